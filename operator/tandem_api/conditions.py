@@ -1,0 +1,59 @@
+"""Condition types and reasons, kstatus-compatible, so that `kubectl wait`, Helm, Flux and Argo CD understand them."""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """Types in `status.conditions` of an InferenceDeployment."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    PREFILL_READY = "PrefillReady"
+    DECODE_READY = "DecodeReady"
+    ROUTER_READY = "RouterReady"
+    KV_TRANSFER_READY = "KVTransferReady"
+    DISAGGREGATION_EFFECTIVE = "DisaggregationEffective"
+    AUTOSCALER_ACTIVE = "AutoscalerActive"
+
+
+class Reason(StrEnum):
+    """Stable CamelCase reasons; people write alerts against them."""
+
+    AVAILABLE = "Available"
+    PROGRESSING = "Progressing"
+    SETTLED = "Settled"
+    SCALED_TO_ZERO = "ScaledToZero"
+    NOT_CONFIGURED = "NotConfigured"
+    POOL_STARTING = "PoolStarting"
+    POOL_UNAVAILABLE = "PoolUnavailable"
+    INVALID_SPEC = "InvalidSpec"
+    MODEL_UNAVAILABLE = "ModelUnavailable"
+    IMAGE_UNAVAILABLE = "ImageUnavailable"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, not a secret
+    INSUFFICIENT_GPU = "InsufficientGPU"
+    UNSCHEDULABLE = "Unschedulable"
+    WORKER_CRASHING = "WorkerCrashing"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    PAUSED = "Paused"
+    ROUTER_LISTS_GENERATION = "RouterListsGeneration"
+    ROUTER_BEHIND = "RouterBehind"
+    ROUTER_UNREACHABLE = "RouterUnreachable"
+    MODEL_NAME_CONFLICT = "ModelNameConflict"
+    KV_MOVED = "KVMoved"
+    KV_UNTESTED = "KVUntested"
+    KV_FAILING = "KVFailing"
+    KV_INCOMPATIBLE = "KVIncompatible"
+    REMOTE_PREFILL_SEEN = "RemotePrefillSeen"
+    LOCAL_PREFILL_ONLY = "LocalPrefillOnly"
+    AGGREGATED = "Aggregated"
+    FIXED = "Fixed"
+    EXTERNAL = "External"
+
+
+class Status(StrEnum):
+    """The three values that a condition may hold."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"

@@ -1,0 +1,113 @@
+"""What the operator tells a worker, and what a worker says of itself.
+
+The operator puts `WorkerConfig` as JSON into the environment variable `TANDEM_WORKER`; with `POD_IP` (downward
+API) that is all a worker knows of its cluster.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tandem_api import labels
+
+CONFIG_ENV = "TANDEM_WORKER"
+KEYS_DIR = "/etc/tandem/keys"
+CODE_DIR = "/opt/tandem"  # where the init container puts our code, and PYTHONPATH of the engine's container
+MODEL_DIR = "/var/lib/tandem/model"  # caches and models made or fetched on the spot
+RUN_DIR = "/run/tandem"  # unix sockets between the supervisor and the connector
+
+
+class Role(StrEnum):
+    """What the workers of a pool do; `mixed` serves both phases."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    MIXED = "mixed"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ModelConfig(_Message):
+    """Which model, from where. `source` is `hf://…`, `pvc://…` (already mounted at `path`) or `synthetic://…`."""
+
+    name: str
+    served_name: str
+    source: str
+    revision: str | None = None
+    path: str | None = None
+
+
+class EngineConfig(_Message):
+    """Typed engine settings common to both roles, merged with those of the role. None means the engine's default."""
+
+    type: Literal["vllm", "sim"] = "vllm"
+    dtype: str | None = None
+    quantization: str | None = None
+    kv_cache_dtype: str | None = None
+    block_size: int | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_memory_bytes: int | None = None
+    prefix_caching: bool | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    chunked_prefill: bool | None = None
+    max_model_len: int | None = None
+    enforce_eager: bool | None = None
+    attention_backend: str | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    extra_args: tuple[str, ...] = ()
+
+
+class KVTransferConfig(_Message):
+    """How KV leaves and enters this worker. None of it is secret."""
+
+    connector: Literal["tcp", "nccl", "nixl"] = "tcp"
+    lease_s: float = 30.0
+
+
+class WorkerConfig(_Message):
+    """All that a worker is told at start."""
+
+    fleet: str = Field(description="namespace/name of the InferenceDeployment")
+    role: Role
+    kv_revision: str
+    model: ModelConfig
+    engine: EngineConfig = EngineConfig()
+    kv_transfer: KVTransferConfig | None = None  # None: a mixed pool, nothing to hand over
+    drain_timeout_s: float = 600.0
+    http_port: int = labels.HTTP_PORT
+    admin_port: int = labels.ADMIN_PORT
+    kv_port: int = labels.KV_BASE_PORT
+
+
+class KVCounters(_Message):
+    """Totals since the worker started, summed over its ranks."""
+
+    transfers: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    transfer_seconds: float = 0.0
+    failures: int = 0
+    recomputed_tokens: int = 0
+    remote_tokens: int = 0
+
+
+class WorkerState(_Message):
+    """Answer of `GET /tandem/v1/state` on the admin port, at most 1 KB: what the control loops read."""
+
+    fleet: str
+    role: Role
+    kv_revision: str
+    instance: str = Field(description="new at each start of the engine")
+    ready: bool
+    draining: bool
+    running: int = 0
+    waiting: int = 0
+    slots: int = 0
+    kv_usage: float = Field(default=0.0, description="share of KV blocks in use, 0 to 1")
+    leases: int = 0
+    kv: KVCounters = KVCounters()

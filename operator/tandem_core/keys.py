@@ -1,0 +1,73 @@
+"""Derivation of every key from the installation's root secret (HKDF-SHA256, RFC 5869).
+
+    root ── "router" ──► router key ── "engine:<fleet uid>" ──► bearer of that fleet's engines
+      │                       └─────── "internal" ────────────► bearer of the routers' internal listener
+      └── "kv:<fleet uid>" ──► signs kv_transfer_params and HELLO of that fleet
+
+A router holds only the router key: it can ask engines for tokens, and can never forge a KV transfer.
+"""
+
+import base64
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES = 32
+
+ROOT_SECRET = "tandem-root"  # noqa: S105 - names, not secrets
+ROUTER_SECRET = "tandem-router"  # noqa: S105
+ROOT_KEY_FILE = "root.key"
+ROUTER_KEY_FILE = "router.key"
+
+ENGINE_KEY_FILE = "engine.key"
+ENGINE_PREVIOUS_FILE = "engine.previous"
+KV_KEY_FILE = "kv.key"
+KV_PREVIOUS_FILE = "kv.previous"
+KEY_ID_FILE = "kid"
+
+
+def fleet_secret_name(fleet: str) -> str:
+    """Name of the Secret that holds the keys of the InferenceDeployment named `fleet`."""
+    return f"{fleet}-keys"
+
+
+def derive_router_key(root: bytes) -> bytes:
+    """Key that the routers mount."""
+    return _derive(root, "router")
+
+
+def derive_internal_token(router_key: bytes) -> str:
+    """Bearer token of the routers' internal listener, base64url text."""
+    return encode_key(_derive(router_key, "internal"))
+
+
+def derive_engine_token(router_key: bytes, fleet_uid: str) -> str:
+    """Bearer token that the engines of one fleet ask of whoever calls them, base64url text."""
+    return encode_key(_derive(router_key, f"engine:{fleet_uid}"))
+
+
+def derive_kv_key(root: bytes, fleet_uid: str) -> bytes:
+    """Key with which the workers of one fleet sign kv_transfer_params."""
+    return _derive(root, f"kv:{fleet_uid}")
+
+
+def encode_key(key: bytes) -> str:
+    """Text form of a key in files and headers: base64url without padding."""
+    return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
+
+
+def decode_key(text: str) -> bytes:
+    """Inverse of `encode_key`.
+
+    Raises:
+        ValueError: the text is not base64url of `KEY_BYTES` bytes.
+    """
+    text = text.strip()
+    key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes, this one {len(key)}")
+    return key
+
+
+def _derive(secret: bytes, purpose: str) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"tandem/v1/" + purpose.encode()).derive(secret)
