@@ -1,0 +1,70 @@
+# The only developer interface. Each target is one command on a fresh machine: it makes what it needs.
+PYTHON ?= python3
+VENV := .venv/bin
+PINS := requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+export TANDEM_REQUIRE_CLUSTER ?= 1
+export TANDEM_REQUIRE_VLLM ?= 1
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List every target in a sentence.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.tandem-key: $(PINS) tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py dev >/dev/null && touch $@
+
+.PHONY: env
+env: .venv/.tandem-key ## Make the development environment (.venv) from hash-locked pins.
+
+.PHONY: worker-env
+worker-env: ## Install vLLM for CPU (about 6 GB, once per user) and print its python.
+	@$(PYTHON) tools/bootstrap.py worker-cpu
+
+.PHONY: cluster-binaries
+cluster-binaries: env ## Build Kubernetes, etcd, KWOK and Helm from pinned sources (ten minutes once, then cached).
+	@$(VENV)/python -m cluster build
+
+.PHONY: demo
+demo: env ## From nothing to tokens: a cluster, the chart, a fleet with real vLLM, and the proof that KV moved.
+	@$(VENV)/python -m demo up
+
+.PHONY: demo-down
+demo-down: env ## Remove everything that the demo made.
+	@$(VENV)/python -m demo down
+
+.PHONY: generate
+generate: env ## Write what is generated: CRDs, the chart's copies, RBAC rules, formatting.
+	@$(VENV)/python -m tandem_operator.crdgen
+	@$(VENV)/python -m tandem_operator.rbac
+	@$(VENV)/ruff check -q --fix-only .
+	@$(VENV)/ruff format -q .
+
+.PHONY: verify
+verify: env lint ## Every static check, and fail when a generated file is stale; under a minute.
+	@$(VENV)/python -m tandem_operator.crdgen --check
+	@$(VENV)/python -m tandem_operator.rbac --check
+
+.PHONY: lint
+lint: env ## Ruff, mypy strict and the import contracts.
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check -q .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports --no-cache
+
+.PHONY: test-unit
+test-unit: env ## Unit, property, golden and architecture tests; a minute.
+	@$(VENV)/pytest tests/unit tests/property tests/golden tests/architecture -q
+
+.PHONY: test
+test: env cluster-binaries ## Everything that .ci/run runs: unit to integration on a real API server, and one real P/D pass with vLLM.
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q
+
+.PHONY: e2e
+e2e: env cluster-binaries ## User scenarios on a cluster; PROVIDER=source|kind|existing.
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest e2e -q
+
+.PHONY: clean
+clean: ## Remove this checkout's environment and tool caches (the shared cache stays).
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
