@@ -33,7 +33,10 @@ class Reason(StrEnum):
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, not a secret
     INSUFFICIENT_GPU = "InsufficientGPU"
     UNSCHEDULABLE = "Unschedulable"
+    CONFIG_INVALID = "ConfigInvalid"
     WORKER_CRASHING = "WorkerCrashing"
+    POD_REJECTED = "PodRejected"
+    NAME_TAKEN = "NameTaken"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     PAUSED = "Paused"
     ROUTER_LISTS_GENERATION = "RouterListsGeneration"

@@ -9,7 +9,8 @@ MANAGED_BY_VALUE = "tandem"
 COMPONENT = "app.kubernetes.io/component"
 
 FLEET = "tandem.dev/fleet"
-ROLE = "tandem.dev/role"
+ROLE = "tandem.dev/role"  # what a worker does: prefill, decode, or mixed
+POOL = "tandem.dev/pool"  # the WorkerPool it counts for: prefill or decode (a mixed worker is in the decode pool)
 KV_REVISION = "tandem.dev/kv-revision"
 TEMPLATE_REVISION = "tandem.dev/template-revision"
 
@@ -25,3 +26,4 @@ ROUTER_INTERNAL_PORT = 8443
 
 ROUTER_COMPONENT = "router"
 OPERATOR_COMPONENT = "operator"
+WORKER_COMPONENT = "worker"

@@ -17,7 +17,11 @@ Count = Annotated[int, Field(ge=0, le=10_000)]
 
 
 def cel(rule: str, message: str, **extra: JsonValue) -> dict[str, JsonValue]:
-    """One `x-kubernetes-validations` entry. `message` names the field and the fix."""
+    """One `x-kubernetes-validations` entry. `message` names the field and the fix.
+
+    Guard every optional field with has(), also one that has a default: the API server checks the rule on a default of
+    the parent before it fills in the defaults of the children.
+    """
     return {"rule": rule, "message": message, **extra}
 
 

@@ -21,6 +21,13 @@ from tandem_api.schema import (
 MAX_NAME_LENGTH = 40
 
 
+class SecretKey(Resource):
+    """One key of a Secret in the same namespace."""
+
+    name: Annotated[Name, Field(description="Name of the Secret.")]
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "token"
+
+
 class Model(Resource):
     """Which model the fleet serves, and where its weights come from."""
 
@@ -39,6 +46,28 @@ class Model(Resource):
         ),
     ] = None
     revision: Annotated[ShortText | None, Field(description="Revision of the weights, hf:// only.")] = None
+    token_secret: Annotated[
+        SecretKey | None, Field(description="Secret with the access token of a gated hf:// model.")
+    ] = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "has(self.source) || self.name.matches('^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$')",
+                    "model.source is missing and model.name is not ORG/NAME: set model.source to hf://ORG/NAME or pvc://CLAIM/PATH",
+                ),
+                cel(
+                    "!has(self.source) || !self.source.contains('..')",
+                    "model.source may not contain '..': give the path from the root of the claim",
+                ),
+                cel(
+                    "!has(self.revision) || !has(self.source) || self.source.startsWith('hf://')",
+                    "model.revision goes with hf:// sources only: remove it",
+                ),
+            ]
+        }
+    )
 
 
 class KVCache(Resource):
@@ -206,7 +235,7 @@ class KVTransfer(Resource):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "self.connector == 'tcp'",
+                    "!has(self.connector) || self.connector == 'tcp'",
                     "kvTransfer.connector: only tcp is available in this release; set tcp",
                 )
             ]
@@ -240,7 +269,7 @@ class Autoscaling(Resource):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "self.mode != 'Objectives'",
+                    "!has(self.mode) || self.mode != 'Objectives'",
                     "autoscaling.mode Objectives is not available in this release; use Fixed, or External with an HPA on the WorkerPools",
                 )
             ]

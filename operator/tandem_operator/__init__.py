@@ -1,0 +1,1 @@
+"""Control plane: watches the custom resources and their children, plans, applies, reports."""
