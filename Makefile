@@ -53,6 +53,10 @@ lint: env ## Ruff, mypy strict and the import contracts.
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports --no-cache
 
+.PHONY: lock
+lock: env ## Resolve the lock files anew from pyproject.toml (hashes, no index URL).
+	@tools/lock.sh
+
 .PHONY: test-unit
 test-unit: env ## Unit, property, golden and architecture tests; a minute.
 	@$(VENV)/pytest tests/unit tests/property tests/golden tests/architecture -q
