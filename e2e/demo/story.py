@@ -66,12 +66,12 @@ class Demo:
             spec = ClusterSpec(name=self._name, provider=self._provider)
         self._cluster = api.up(spec, progress)
         self._objects = Objects(self._cluster.kubeconfig, NAMESPACE)
-        self._access = Access(self._cluster.kubectl, self._cluster.kubeconfig, NAMESPACE)
+        self._access = Access(self._cluster.bin_dir / "kubectl", self._cluster.kubeconfig, NAMESPACE)
 
     def _install(self) -> None:
         self._say("Tandem, from its chart")
         self._objects.ensure_namespace()
-        helm = Helm(self._cluster.helm, self._cluster.kubeconfig, NAMESPACE)
+        helm = Helm(self._cluster.bin_dir / "helm", self._cluster.kubeconfig, NAMESPACE)
         with self._console.status("helm: custom resources, operator, router"):
             helm.install(CRDS_RELEASE, ROOT / "charts" / "tandem-crds")
             helm.install(RELEASE, ROOT / "charts" / "tandem", ROOT / "examples" / "values-laptop.yaml")
@@ -134,7 +134,7 @@ class Demo:
         self._console.print(f"\n▸ {title}", style="bold", markup=False)
 
     def _tell_next(self) -> None:
-        kubectl = f"{self._cluster.kubectl} --kubeconfig {self._cluster.kubeconfig} -n {NAMESPACE}"
+        kubectl = f"{self._cluster.bin_dir}/kubectl --kubeconfig {self._cluster.kubeconfig} -n {NAMESPACE}"
         self._console.print(
             f"\nThree things to try next:\n"
             f"  1. See what the operator says:   {kubectl} describe infd {FLEET}\n"
@@ -154,6 +154,6 @@ def remove(provider: str, name: str, console: Console) -> None:
         return
     cluster = api.up(ClusterSpec(name=name, provider=provider), Progress(console))
     Objects(cluster.kubeconfig, NAMESPACE).delete_fleets()
-    helm = Helm(cluster.helm, cluster.kubeconfig, NAMESPACE)
+    helm = Helm(cluster.bin_dir / "helm", cluster.kubeconfig, NAMESPACE)
     for release in (RELEASE, CRDS_RELEASE):
         helm.uninstall(release)

@@ -1,0 +1,1 @@
+"""Discrete-event replay of traces through the production decision code."""
