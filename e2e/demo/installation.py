@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.api import Cluster
+from demo.access import Access
 from demo.errors import DemoError
+from demo.objects import Objects, ensure_namespace
+from tandem_api import labels
 
 ROOT = Path(__file__).resolve().parents[2]
+CHARTS = ROOT / "charts"
+EXAMPLES = ROOT / "examples"
 VERSION = "0.1.0"
 ENGINE_IMAGE = "vllm/vllm-openai:v0.32.0"
 RELEASE = "tandem"
@@ -18,42 +25,50 @@ CRDS_RELEASE = "tandem-crds"
 
 
 @dataclass(frozen=True)
-class Helm:
-    """The helm binary, pointed at one cluster."""
+class Installation:
+    """Tandem in one namespace of one cluster."""
 
-    binary: Path
-    kubeconfig: Path
-    namespace: str
+    cluster: Cluster
+    objects: Objects
+    access: Access
 
-    def install(self, release: str, chart: Path, values: Path | None = None) -> None:
-        """Install or upgrade a release and wait until it is ready.
-
-        Raises:
-            DemoError: with Helm's own last line.
-        """
-        extra = ["--values", str(values)] if values else []
-        self._run("upgrade", "--install", release, str(chart), *extra, "--wait", "--timeout", "5m")
-
-    def uninstall(self, release: str) -> None:
-        """Remove a release; one that is not there is fine."""
-        self._run("uninstall", release, "--ignore-not-found", "--wait", "--timeout", "2m")
-
-    def _run(self, *words: str) -> None:
-        command = [str(self.binary), *words, "--namespace", self.namespace, "--kubeconfig", str(self.kubeconfig)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise DemoError(
-                f"helm {words[0]} {words[-3] if words[0] != 'upgrade' else words[2]} failed: {last}",
-                "read the pods' events with kubectl describe",
-            )
+    @contextmanager
+    def open_router(self) -> Iterator[str]:
+        """Base URL of a router while the block runs."""
+        routers = self.objects.fetch_pods(f"{labels.COMPONENT}={labels.ROUTER_COMPONENT}")
+        if not routers:
+            raise DemoError("no router pod is left", "look with kubectl get pods")
+        with self.access.open_port(routers[0], labels.ROUTER_HTTP_PORT) as url:
+            yield url
 
 
-def build_image_table(worker_python: Path) -> Mapping[str, Path]:
-    """Image name → virtual environment, for the process node."""
+def install(cluster: Cluster, namespace: str, values: Path) -> Installation:
+    """Install both charts into a namespace that is held to Pod Security `restricted`, and wait until they are ready.
+
+    Raises:
+        ClusterError: with Helm's own words.
+    """
+    ensure_namespace(cluster.kubeconfig, namespace)
+    for release, flags in ((CRDS_RELEASE, ()), (RELEASE, ("--values", str(values)))):
+        chart = str(CHARTS / release)
+        wait = ("--wait", "--timeout", "5m")
+        cluster.helm("upgrade", "--install", release, chart, "--namespace", namespace, *wait, *flags)
+    kubectl = cluster.bin_dir / "kubectl"
+    return Installation(cluster, Objects(cluster.kubeconfig, namespace), Access(kubectl, cluster.kubeconfig, namespace))
+
+
+def uninstall(cluster: Cluster, namespace: str) -> None:
+    """Remove the fleets, then both releases; what is not there is fine."""
+    Objects(cluster.kubeconfig, namespace).delete_fleets()
+    for release in (RELEASE, CRDS_RELEASE):
+        cluster.helm("uninstall", release, "--namespace", namespace, "--ignore-not-found", "--wait", "--timeout", "2m")
+
+
+def build_image_table(worker_python: Path | None) -> Mapping[str, Path]:
+    """Image name → virtual environment, for the process node; without vLLM when there is no python of it."""
     ours = Path(sys.prefix)
     table = {f"tandem.dev/{plane}:{VERSION}": ours for plane in ("operator", "router", "worker")}
-    return {**table, ENGINE_IMAGE: worker_python.parent.parent}
+    return table | ({ENGINE_IMAGE: worker_python.parent.parent} if worker_python else {})
 
 
 def make_worker_environment() -> Path:
@@ -62,12 +77,8 @@ def make_worker_environment() -> Path:
     Raises:
         DemoError: the bootstrap failed; it has printed why.
     """
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bootstrap.py"), "worker-cpu"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, str(ROOT / "tools" / "bootstrap.py"), "worker-cpu"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise DemoError("vLLM for CPU could not be installed", "see the line above, then run make demo again")
     return Path(done.stdout.strip())

@@ -11,7 +11,23 @@ from kubernetes import client, config, dynamic
 from demo.errors import DemoError
 
 FIELD_MANAGER = "tandem-demo"
-PLAIN_KINDS = {"Namespace": "v1", "Pod": "v1"}
+
+
+def ensure_namespace(kubeconfig: Path, name: str) -> None:
+    """Create the namespace, held to Pod Security `restricted`."""
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    }
+    namespaces = dynamic.DynamicClient(_connect(kubeconfig)).resources.get(api_version="v1", kind="Namespace")
+    namespaces.server_side_apply(body=manifest, name=name, field_manager=FIELD_MANAGER)
+
+
+def _connect(kubeconfig: Path) -> client.ApiClient:
+    api = config.new_client_from_config(str(kubeconfig))
+    api.configuration.proxy = None  # the cluster is on this machine, whatever the environment says of proxies
+    return api
 
 
 class Objects:
@@ -19,20 +35,9 @@ class Objects:
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         self.namespace = namespace
-        api = config.new_client_from_config(str(kubeconfig))
-        api.configuration.proxy = None
+        api = _connect(kubeconfig)
         self._dynamic = dynamic.DynamicClient(api)
         self._core = client.CoreV1Api(api)
-
-    def ensure_namespace(self) -> None:
-        """Create the namespace, held to Pod Security `restricted`."""
-        manifest = {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": self.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-        }
-        namespaces = self._dynamic.resources.get(api_version="v1", kind="Namespace")
-        namespaces.server_side_apply(body=manifest, name=self.namespace, field_manager=FIELD_MANAGER)
 
     def apply(self, path: Path) -> str:
         """Server-side apply the one InferenceDeployment in a file. Returns its name.
@@ -40,7 +45,10 @@ class Objects:
         Raises:
             DemoError: the API server refused it; the message is the server's.
         """
-        manifest = yaml.safe_load(path.read_text())
+        return self.apply_manifest(yaml.safe_load(path.read_text()))
+
+    def apply_manifest(self, manifest: dict[str, Any]) -> str:
+        """Server-side apply one InferenceDeployment. Returns its name. Raises as `apply`."""
         name = str(manifest["metadata"]["name"])
         try:
             self._fleets().server_side_apply(

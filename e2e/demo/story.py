@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
 
 from cluster import api
+from cluster.api import Cluster
 from cluster.progress import Progress
 from cluster.spec import ClusterSpec
-from demo.access import Access
 from demo.asking import Answer, ask
 from demo.errors import DemoError
-from demo.installation import (
-    CRDS_RELEASE,
-    RELEASE,
-    ROOT,
-    Helm,
-    build_image_table,
-    make_worker_environment,
-)
+from demo.installation import EXAMPLES, Installation, build_image_table, install, make_worker_environment, uninstall
 from demo.milestones import wait_until_ready
-from demo.objects import Objects
 from demo.proof import difference, fetch_counters, show_proof
 from tandem_api import labels
 
@@ -46,58 +36,39 @@ class Demo:
     def run(self) -> None:
         """All steps, in order."""
         started = time.monotonic()
-        self._make_cluster()
-        self._install()
+        self._say("A cluster")
+        cluster = api.up(self._choose_cluster(), Progress(self._console))
+        self._say("Tandem, from its chart")
+        self._tandem = self._install(cluster)
         self._serve()
-        with self._router() as url:
+        with self._tandem.open_router() as url:
             self._prove(url)
             self._break(url)
         self._console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
-        self._tell_next()
+        self._tell_next(cluster)
 
-    def _make_cluster(self) -> None:
-        self._say("A cluster")
-        progress = Progress(self._console)
-        if self._provider == "source":
-            spec = ClusterSpec(
-                name=self._name, process_nodes=1, images=dict(build_image_table(make_worker_environment()))
-            )
-        else:
-            spec = ClusterSpec(name=self._name, provider=self._provider)
-        self._cluster = api.up(spec, progress)
-        self._objects = Objects(self._cluster.kubeconfig, NAMESPACE)
-        self._access = Access(self._cluster.bin_dir / "kubectl", self._cluster.kubeconfig, NAMESPACE)
+    def _choose_cluster(self) -> ClusterSpec:
+        if self._provider != "source":
+            return ClusterSpec(name=self._name, provider=self._provider)
+        images = dict(build_image_table(make_worker_environment()))
+        return ClusterSpec(name=self._name, process_nodes=1, images=images)
 
-    def _install(self) -> None:
-        self._say("Tandem, from its chart")
-        self._objects.ensure_namespace()
-        helm = Helm(self._cluster.bin_dir / "helm", self._cluster.kubeconfig, NAMESPACE)
-        with self._console.status("helm: custom resources, operator, router"):
-            helm.install(CRDS_RELEASE, ROOT / "charts" / "tandem-crds")
-            helm.install(RELEASE, ROOT / "charts" / "tandem", ROOT / "examples" / "values-laptop.yaml")
-        self._objects = Objects(self._cluster.kubeconfig, NAMESPACE)  # a client that knows the new kinds
-        self._console.print("  operator and router are up")
+    def _install(self, cluster: Cluster) -> Installation:
+        with Progress(self._console).step("Installing the custom resources, the operator and the router"):
+            return install(cluster, NAMESPACE, EXAMPLES / "values-laptop.yaml")
 
     def _serve(self) -> None:
         self._say("A fleet: one prefill worker, one decode worker; and a single instance to compare with")
-        fleets = [self._objects.apply(ROOT / "examples" / f"{name}.yaml") for name in (FLEET, SINGLE)]
-        wait_until_ready(self._objects, fleets, self._console, READY_TIMEOUT_S)
-
-    @contextmanager
-    def _router(self) -> Iterator[str]:
-        routers = self._objects.fetch_pods(f"{labels.COMPONENT}={labels.ROUTER_COMPONENT}")
-        if not routers:
-            raise DemoError("no router pod is left", "look with kubectl get pods")
-        with self._access.open_port(routers[0], labels.ROUTER_HTTP_PORT) as url:
-            yield url
+        fleets = [self._tandem.objects.apply(EXAMPLES / f"{name}.yaml") for name in (FLEET, SINGLE)]
+        wait_until_ready(self._tandem.objects, fleets, self._console, READY_TIMEOUT_S)
 
     def _prove(self, url: str) -> None:
         self._say("An answer, streamed through the router")
-        before = fetch_counters(self._objects, self._access, FLEET, "decode")
+        before = fetch_counters(self._tandem.objects, self._tandem.access, FLEET, "decode")
         answer = ask(url, MODEL, PROMPT, ANSWER_TOKENS, self._show_piece)
         self._console.print()
         same = [self._is_equal(url, prompt) for prompt in PROMPTS]
-        moved = difference(fetch_counters(self._objects, self._access, FLEET, "decode"), before)
+        moved = difference(fetch_counters(self._tandem.objects, self._tandem.access, FLEET, "decode"), before)
         show_proof(self._console, answer, moved, all(same), len(same))
         if not all(same) or moved.bytes_received == 0:
             raise DemoError("the KV that moved did not give the single instance's answer", "please report this")
@@ -108,16 +79,16 @@ class Demo:
 
     def _break(self, url: str) -> None:
         self._say("Decode scaled to 2, then the prefill worker killed")
-        self._objects.patch_spec(FLEET, {"decode": {"replicas": 2}})
-        wait_until_ready(self._objects, [FLEET], self._console, READY_TIMEOUT_S)
+        self._tandem.objects.patch_spec(FLEET, {"decode": {"replicas": 2}})
+        wait_until_ready(self._tandem.objects, [FLEET], self._console, READY_TIMEOUT_S)
         before = ask(url, MODEL, "before " + PROMPT, ANSWER_TOKENS)
-        victim = self._objects.fetch_pods(f"{labels.FLEET}={FLEET},{labels.ROLE}=prefill")[0].metadata.name
-        self._objects.kill_pod(victim)
+        victim = self._tandem.objects.fetch_pods(f"{labels.FLEET}={FLEET},{labels.ROLE}=prefill")[0].metadata.name
+        self._tandem.objects.kill_pod(victim)
         self._console.print(f"  killed {victim}")
         during = ask(url, MODEL, "during " + PROMPT, ANSWER_TOKENS)
         self._report("before the kill", before)
         self._report("right after it", during)
-        wait_until_ready(self._objects, [FLEET], self._console, READY_TIMEOUT_S)
+        wait_until_ready(self._tandem.objects, [FLEET], self._console, READY_TIMEOUT_S)
         self._report("after its return", ask(url, MODEL, "after " + PROMPT, ANSWER_TOKENS))
 
     def _report(self, when: str, answer: Answer) -> None:
@@ -133,8 +104,8 @@ class Demo:
     def _say(self, title: str) -> None:
         self._console.print(f"\n▸ {title}", style="bold", markup=False)
 
-    def _tell_next(self) -> None:
-        kubectl = f"{self._cluster.bin_dir}/kubectl --kubeconfig {self._cluster.kubeconfig} -n {NAMESPACE}"
+    def _tell_next(self, cluster: Cluster) -> None:
+        kubectl = f"{cluster.bin_dir}/kubectl --kubeconfig {cluster.kubeconfig} -n {NAMESPACE}"
         self._console.print(
             f"\nThree things to try next:\n"
             f"  1. See what the operator says:   {kubectl} describe infd {FLEET}\n"
@@ -152,8 +123,4 @@ def remove(provider: str, name: str, console: Console) -> None:
     if provider != "existing":
         api.down(name, Progress(console))
         return
-    cluster = api.up(ClusterSpec(name=name, provider=provider), Progress(console))
-    Objects(cluster.kubeconfig, NAMESPACE).delete_fleets()
-    helm = Helm(cluster.bin_dir / "helm", cluster.kubeconfig, NAMESPACE)
-    for release in (RELEASE, CRDS_RELEASE):
-        helm.uninstall(release)
+    uninstall(api.up(ClusterSpec(name=name, provider=provider), Progress(console)), NAMESPACE)
