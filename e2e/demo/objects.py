@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,7 @@ class Objects:
                 body=manifest, name=name, namespace=self.namespace, field_manager=FIELD_MANAGER, force_conflicts=True
             )
         except client.ApiException as error:
-            raise DemoError(
-                f"the API server refused {path.name}: {error.body}", "mend the field that it names"
-            ) from error
+            raise DemoError(f"the API server refused {name}: {error.body}", "mend the field that it names") from error
         return name
 
     def patch_spec(self, fleet: str, spec: dict[str, Any]) -> None:
@@ -76,12 +75,20 @@ class Objects:
 
     def fetch_pods(self, selector: str) -> list[Any]:
         """Pods by label selector, without those that are on their way out."""
-        pods = self._core.list_namespaced_pod(self.namespace, label_selector=selector).items
-        return [pod for pod in pods if pod.metadata.deletion_timestamp is None]
+        return [pod for pod in self.fetch_all_pods(selector) if pod.metadata.deletion_timestamp is None]
+
+    def fetch_all_pods(self, selector: str) -> list[Any]:
+        """Pods by label selector."""
+        return list(self._core.list_namespaced_pod(self.namespace, label_selector=selector).items)
 
     def kill_pod(self, name: str) -> None:
         """End a pod at once, as a lost machine would."""
         self._core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
+
+    def delete_fleet(self, name: str) -> None:
+        """Delete one InferenceDeployment; one that is not there is fine."""
+        with contextlib.suppress(dynamic.exceptions.NotFoundError):
+            self._fleets().delete(name=name, namespace=self.namespace)
 
     def delete_fleets(self) -> None:
         """Delete every InferenceDeployment of the namespace."""
