@@ -68,8 +68,12 @@ class RunFolder:
     def kubeconfig(self, identity: str) -> Path:
         return self.path / f"{identity}.kubeconfig"
 
+    @property
+    def nodes(self) -> Path:
+        return self.path / "nodes"
+
     def node(self, node_name: str) -> Path:
-        return self.path / "nodes" / node_name
+        return self.nodes / node_name
 
     def choose_etcd_data(self) -> Path:
         """Shared memory where there is room (no disk flushes at all), else the run folder."""
@@ -100,8 +104,11 @@ class Places:
 
 
 def places_from_environment(environment: Mapping[str, str]) -> Places:
-    """``$TANDEM_CACHE``, else ``$XDG_CACHE_HOME/tandem``, else ``~/.cache/tandem``; always absolute."""
+    """``$TANDEM_CACHE``, else ``$XDG_CACHE_HOME/tandem``, else ``~/.cache/tandem``.
+
+    Links are resolved, because run folders mark processes and two spellings of one would not match.
+    """
     if chosen := environment.get("TANDEM_CACHE"):
-        return Places(Path(chosen).absolute())
+        return Places(Path(chosen).resolve())
     base = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Places(Path(base).absolute() / "tandem")
+    return Places((Path(base) / "tandem").resolve())

@@ -13,6 +13,8 @@ from cluster.errors import ClusterError
 PROVIDERS = ("source", "kind", "existing")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 MOST_NODES = {"process_nodes": 16, "kwok_nodes": 5000}
+MOST_PER_NODE = {"gpus": 1024, "pods": 10_000}
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|[KMGTPE]i?|k)?")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class NodeCapacity:
         """As a Node's ``status.capacity``; GPUs are left out when there are none."""
         gpus = {"nvidia.com/gpu": str(self.gpus)} if self.gpus else {}
         return {"cpu": self.cpu, "memory": self.memory, "pods": str(self.pods), **gpus}
+
+    def validate(self) -> None:
+        """Raise ClusterError naming the first amount that is none."""
+        for field_name, most in MOST_PER_NODE.items():
+            validate_count(field_name, getattr(self, field_name), most)
+        for field_name in ("cpu", "memory"):
+            amount = getattr(self, field_name)
+            if not QUANTITY.fullmatch(amount):
+                raise ClusterError(f"{field_name}: {amount!r} is no quantity", "write it as 16, 500m or 64Gi")
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,9 @@ class ClusterSpec:
             validate_image(image, folder)
 
     def _validate_nodes(self) -> None:
-        for count, most in MOST_NODES.items():
-            if not 0 <= getattr(self, count) <= most:
-                raise ClusterError(f"{count}: {getattr(self, count)} is out of range", f"take 0 to {most}")
+        for field_name, most in MOST_NODES.items():
+            validate_count(field_name, getattr(self, field_name), most)
+        self.capacity.validate()
         if self.provider != "source" and (self.process_nodes or self.kwok_nodes):
             raise ClusterError(
                 f"provider {self.provider} brings its own nodes",
@@ -79,6 +90,11 @@ class ClusterSpec:
             "images": {name: str(folder) for name, folder in sorted(self.images.items())},
             "kubeconfig": str(self.kubeconfig) if self.kubeconfig else None,
         }
+
+
+def validate_count(field_name: str, count: int, most: int) -> None:
+    if not 0 <= count <= most:
+        raise ClusterError(f"{field_name}: {count} is out of range", f"take 0 to {most}")
 
 
 def validate_image(image: str, folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.places import RunFolder
+from cluster.process_node.folders import NodeFolders
 from cluster.processes import fetch_marked, fetch_recorded, stop
 from cluster.spec import process_node_name
 from cluster.subnets import find_claims_folder, release_subnets
@@ -41,6 +42,8 @@ def release(run: RunFolder) -> None:
     """End all processes and give back memory and subnets; logs and records stay."""
     end_processes(run)
     release_subnets(run, find_claims_folder())
+    for root in run.nodes.glob("*"):
+        NodeFolders(root).remove()
     remove_tree(run.memory)
 
 
