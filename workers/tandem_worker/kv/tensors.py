@@ -1,0 +1,50 @@
+"""vLLM's KV cache tensors as addresses: the one place that looks at torch tensors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tandem_worker.kv.layout import Group, KvLayout, Region
+from tandem_worker.kv.memory import HostMemory
+
+_DIMENSIONS = 4
+
+
+class TensorError(ValueError):
+    """KV cache tensors of a form that this connector cannot transfer; the message says which and what to set."""
+
+
+def describe_caches(
+    caches: Mapping[str, Any], layer_groups: Sequence[Sequence[str]], num_blocks: int, layout_name: str
+) -> tuple[KvLayout, HostMemory]:
+    """Layout and memory of the KV tensors `[kernel blocks, heads, tokens, content]`, strided at will.
+
+    `num_blocks` counts the scheduler's blocks, of which each holds a whole number of kernel blocks.
+    Raises TensorError.
+    """
+    groups = tuple(
+        Group(tuple(_describe_layer(name, caches, num_blocks) for name in layers)) for layers in layer_groups
+    )
+    storages = [caches[name].untyped_storage() for layers in layer_groups for name in layers]
+    memory = HostMemory((storage.data_ptr(), storage.nbytes()) for storage in storages)
+    return KvLayout(groups, block_outermost=layout_name.startswith("BL")), memory
+
+
+def _describe_layer(name: str, caches: Mapping[str, Any], num_blocks: int) -> Region:
+    if name not in caches:
+        raise TensorError(f"layer {name} has no KV cache tensor of its own")
+    tensor = caches[name]
+    if tensor.device.type != "cpu":
+        raise TensorError(f"layer {name} is on {tensor.device}; the tcp transport reads host memory only")
+    if tensor.dim() == _DIMENSIONS - 1:
+        tensor = tensor.unsqueeze(1)  # MLA without its head of one
+    if tensor.dim() != _DIMENSIONS:
+        raise TensorError(f"layer {name} has shape {tuple(tensor.shape)}; expected [blocks, heads, tokens, content]")
+    kernel_blocks, heads, tokens, content = tensor.shape
+    if kernel_blocks % num_blocks:
+        raise TensorError(f"layer {name} has {kernel_blocks} blocks, no multiple of the scheduler's {num_blocks}")
+    if tensor.stride()[1:] != (tokens * content, content, 1) and heads > 1:
+        raise TensorError(f"layer {name}: heads are not outermost within a page; set VLLM_KV_CACHE_LAYOUT=LBHNC")
+    pages = kernel_blocks // num_blocks
+    page_stride = tensor.stride(0) * tensor.element_size()
+    page = heads * tokens * content * tensor.element_size()
+    return Region(tensor.data_ptr(), num_blocks, page_stride * pages, page_stride, page, pages, heads)
