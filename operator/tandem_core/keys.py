@@ -12,18 +12,35 @@ import base64
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tandem_core.key_files import (
+    ENGINE_KEY_FILE,
+    ENGINE_PREVIOUS_FILE,
+    KEY_ID_FILE,
+    KV_KEY_FILE,
+    KV_PREVIOUS_FILE,
+)
+
+__all__ = [
+    "ENGINE_KEY_FILE",
+    "ENGINE_PREVIOUS_FILE",
+    "KEY_ID_FILE",
+    "KV_KEY_FILE",
+    "KV_PREVIOUS_FILE",
+    "decode_key",
+    "derive_engine_token",
+    "derive_internal_token",
+    "derive_kv_key",
+    "derive_router_key",
+    "encode_key",
+    "fleet_secret_name",
+]
+
 KEY_BYTES = 32
 
 ROOT_SECRET = "tandem-root"  # noqa: S105 - names, not secrets
 ROUTER_SECRET = "tandem-router"  # noqa: S105
 ROOT_KEY_FILE = "root.key"
 ROUTER_KEY_FILE = "router.key"
-
-ENGINE_KEY_FILE = "engine.key"
-ENGINE_PREVIOUS_FILE = "engine.previous"
-KV_KEY_FILE = "kv.key"
-KV_PREVIOUS_FILE = "kv.previous"
-KEY_ID_FILE = "kid"
 
 
 def fleet_secret_name(fleet: str) -> str:

@@ -1,0 +1,63 @@
+"""The KV connector's ranks, seen from the supervisor through their unix sockets."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tandem_api.worker import KVCounters
+from tandem_worker.kv.local import LocalError, apply_release, apply_release_params, fetch_stats
+
+
+@dataclass(frozen=True)
+class KVReport:
+    """All ranks together. `answering` is False when one of them did not answer."""
+
+    answering: bool = True
+    leases: int = 0
+    counters: KVCounters = field(default_factory=KVCounters)
+    failures: Mapping[str, int] = field(default_factory=dict)  # reason → count
+
+
+class KVRanks:
+    """One socket per tensor-parallel rank, in `run_dir`; none in a pool that hands nothing over."""
+
+    def __init__(self, run_dir: Path, ranks: int) -> None:
+        self._sockets = [run_dir / f"kv-{rank}.sock" for rank in range(ranks)]
+
+    async def fetch_report(self) -> KVReport:
+        """Ask all ranks; one that does not answer makes the report say so, never an exception."""
+        answers = await asyncio.gather(*map(fetch_stats, self._sockets), return_exceptions=True)
+        stats = [answer for answer in answers if isinstance(answer, dict)]
+        _raise_surprises(answers)
+        return sum_ranks(stats, answering=len(stats) == len(self._sockets))
+
+    async def apply_release(self, request_id: str) -> int:
+        """End the leases of a request on every rank. Raises LocalError."""
+        return sum(await asyncio.gather(*(apply_release(socket, request_id) for socket in self._sockets)))
+
+    async def apply_release_params(self, params: dict[str, Any]) -> int:
+        """End the leases that signed parameters name, on every rank. Raises LocalError."""
+        return sum(await asyncio.gather(*(apply_release_params(socket, params) for socket in self._sockets)))
+
+
+def sum_ranks(stats: Sequence[Mapping[str, Any]], *, answering: bool = True) -> KVReport:
+    """Add up what the ranks report. Leases are the largest of them: each rank holds a share of the same requests."""
+    failures: Counter[str] = Counter()
+    for rank in stats:
+        failures.update(rank.get("failures", {}))
+    totals = {name: sum(rank.get(name, 0) for rank in stats) for name in KVCounters.model_fields if name != "failures"}
+    return KVReport(
+        answering=answering,
+        leases=max((rank.get("leases", 0) for rank in stats), default=0),
+        counters=KVCounters(**totals, failures=failures.total()),
+        failures=dict(failures),
+    )
+
+
+def _raise_surprises(answers: Sequence[object]) -> None:
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, LocalError):
+            raise answer
