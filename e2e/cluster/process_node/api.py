@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
@@ -14,6 +15,9 @@ from cluster.process_node.objects import JsonObject
 
 REQUEST_TIMEOUT_S = 30.0
 MERGE_PATCH = "application/merge-patch+json"
+NO_RELATION = "no relationship found"
+RELATION_TRIES = 20
+RELATION_PAUSE_S = 0.05
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
@@ -87,7 +91,18 @@ class ApiClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ApiUnreachableError(f"watch {path}: {error!r}") from error
 
-    async def _call(
+    async def _call(self, method: str, path: str, **request: Any) -> JsonObject:
+        """Once, or for a second while the Node authorizer has not yet heard that the pod is ours."""
+        for _ in range(RELATION_TRIES):
+            try:
+                return await self._call_once(method, path, **request)
+            except ApiError as error:
+                if error.status != 403 or NO_RELATION not in error.message:
+                    raise
+            await asyncio.sleep(RELATION_PAUSE_S)
+        return await self._call_once(method, path, **request)
+
+    async def _call_once(
         self,
         method: str,
         path: str,

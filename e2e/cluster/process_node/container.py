@@ -112,7 +112,8 @@ class Container:
             self.snapshot = replace(self.snapshot, restart_count=run, container_id=setup.container_id)
             self._forget_logs_before(run - 1)
             ended = await self._run_instance(Instance(setup, self), run)
-            self._show(state=ended, ready=False, started=False)
+            # A finished init container counts as ready, as the kubelet reports it.
+            self._show(state=ended, ready=self._init and ended.exit_code == 0, started=False)
 
     async def _run_instance(self, instance: Instance, run: int) -> Terminated:
         self._instance, self.current_run = instance, run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,22 +74,35 @@ class LogServer:
             options = parse_options(request.query, datetime.now(UTC))
         except LogQueryError as error:
             raise web.HTTPBadRequest(text=str(error)) from error
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        path = worker.folders.log(container.name, run)
-        async for text in read_log(path, options, lambda: container.current_run == run):
-            await response.write(text)
-        return response
+        lines = read_log(
+            worker.folders.log(container.name, run),
+            options,
+            lambda: container.current_run == run and not _has_left(request),
+        )
+        return await _send(request, lines)
 
     def _find(self, request: web.Request) -> tuple[PodWorker, Container]:
         match = request.match_info
         worker = self._pods.find(match["namespace"], match["pod"])
         if worker is None:
-            raise web.HTTPNotFound(text=f"pod {match['pod']!r} in {match['namespace']!r} is not on this node")
+            raise web.HTTPNotFound(text=f'pod "{match["pod"]}" in "{match["namespace"]}" is not on this node')
         container = worker.find_container(match["container"])
         if container is None:
-            raise web.HTTPNotFound(text=f"container {match['container']!r} not found in pod {match['pod']!r}")
+            raise web.HTTPNotFound(text=f'container "{match["container"]}" not found in pod "{match["pod"]}"')
         return worker, container
+
+
+async def _send(request: web.Request, lines: AsyncIterator[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionResetError):  # the reader went away: nobody is left to tell
+        async for text in lines:
+            await response.write(text)
+    return response
+
+
+def _has_left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def choose_run(worker: PodWorker, container: Container, *, previous: bool) -> int:
@@ -95,12 +110,12 @@ def choose_run(worker: PodWorker, container: Container, *, previous: bool) -> in
     runs = worker.folders.runs(container.name)
     if previous:
         if len(runs) < 2:
-            raise web.HTTPBadRequest(text=f"previous terminated container {container.name!r} not found")
+            raise web.HTTPBadRequest(text=f'previous terminated container "{container.name}" not found')
         return runs[-2]
     if not runs:
         state = container.snapshot.state
         reason = state.reason if isinstance(state, Waiting) else "it never started"
-        raise web.HTTPBadRequest(text=f"container {container.name!r} is waiting to start: {reason}")
+        raise web.HTTPBadRequest(text=f'container "{container.name}" is waiting to start: {reason}')
     return runs[-1]
 
 
