@@ -1,0 +1,185 @@
+"""Real vLLM servers on CPU, one process each, for tests of the KV connector."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+BLOCK_TOKENS = 32
+START_TIMEOUT_S = 240
+PROMPT_LENGTHS = (5, 17, 31, 32, 33, 64, 100, 257, 500, 777, 1200, 1500)
+FLEET = "test/fleet"
+KEY = b"k" * 32
+
+
+@dataclass
+class Engine:
+    """A running `vllm serve`; `kv` are the connector's extra settings, None without a connector."""
+
+    address: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    run_dir: Path
+    kv: dict[str, Any] | None = None
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=f"http://{self.address}:{self.port}", timeout=60, trust_env=False)
+
+    def wait_ready(self) -> None:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"vLLM ended with {self.process.returncode}:\n{self.tail()}")
+            try:
+                if self.client.get("/health").status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.2)
+        raise RuntimeError(f"vLLM was not ready in {START_TIMEOUT_S} s:\n{self.tail()}")
+
+    def tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    def complete(self, prompt: list[int], max_tokens: int = 40, **body: Any) -> dict[str, Any]:
+        answer = self.client.post(
+            "/v1/completions",
+            json={
+                "model": "m",
+                "prompt": prompt,
+                "max_tokens": max_tokens,
+                "temperature": 0,
+                "ignore_eos": True,
+                **body,
+            },
+        )
+        answer.raise_for_status()
+        return answer.json()
+
+    def stats(self) -> dict[str, Any]:
+        return self.ask({"op": "stats"})
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.run_dir / "kv-0.sock"))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            return json.loads(connection.makefile().readline())
+
+    def kill(self, with_signal: int = signal.SIGKILL) -> None:
+        """To the whole process group, which this test made."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, with_signal)
+
+    def stop(self) -> None:
+        self.kill(signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait(10)
+        self.client.close()
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """One engine of each kind."""
+
+    plain: Engine
+    prefill: Engine
+    decode: Engine
+    corrupting: Engine
+
+
+def find_free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def write_keys(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "kv.key").write_text(base64.urlsafe_b64encode(KEY).decode())
+    (directory / "kid").write_text("k1")
+    return directory
+
+
+def make_tiny_model(python: str, directory: Path) -> Path:
+    command = [python, "-m", "tandem_worker.tiny_model", str(directory)]
+    subprocess.run(command, check=True, env=build_environment({}), timeout=120)
+    return directory
+
+
+def build_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "workers"), str(REPOSITORY / "operator")]),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_TARGET_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+        **extra,
+    }
+
+
+def start_engine(python: str, model: Path, work_dir: Path, address: str, role: str | None, **settings: Any) -> Engine:
+    """`role`: prefill, decode or None for a plain engine. `settings` are added to the connector's own."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    port = find_free_port(address)
+    command = [
+        python, "-m", "tandem_worker.engines.vllm_main", "serve", str(model),
+        "--served-model-name", "m", "--host", address, "--port", str(port), "--max-model-len", "2048",
+        "--enforce-eager", "--max-num-seqs", "8", "--distributed-executor-backend", "uni",
+        "--kv-cache-memory-bytes", "64M", "--block-size", str(BLOCK_TOKENS), "--enable-prompt-tokens-details",
+    ]  # fmt: skip
+    kv: dict[str, Any] | None = None
+    if role is not None:
+        kv = {
+            "transport": "tcp", "bind_host": address, "port": find_free_port(address), "fleet": FLEET,
+            "keys_dir": str(write_keys(work_dir / "keys")), "run_dir": str(work_dir), "kv_revision": "r1",
+            "engine_id": role, **settings,
+        }  # fmt: skip
+        transfer = {
+            "kv_connector": "TandemConnector",
+            "kv_connector_module_path": "tandem_worker.kv.connector",
+            "kv_role": "kv_producer" if role == "prefill" else "kv_consumer",
+            "kv_load_failure_policy": "recompute",
+            "kv_connector_extra_config": kv,
+        }
+        command += ["--kv-transfer-config", json.dumps(transfer)]
+    log = work_dir / "vllm.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=build_environment({}), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return Engine(address, port, process, log, work_dir, kv)
+
+
+def prefill(engine: Engine, prompt: list[int], **body: Any) -> dict[str, Any]:
+    """The first leg of a request; returns the ticket."""
+    order = {"do_remote_decode": True, "do_remote_prefill": False}
+    answer = engine.complete(prompt, max_tokens=1, kv_transfer_params=order, **body)
+    params = answer["kv_transfer_params"]
+    assert params, answer
+    return params
+
+
+def complete_disaggregated(prefiller: Engine, decoder: Engine, prompt: list[int], **body: Any) -> dict[str, Any]:
+    """Both legs, as a router does them."""
+    return decoder.complete(prompt, kv_transfer_params=prefill(prefiller, prompt), **body)
+
+
+def text_of(answer: dict[str, Any]) -> str:
+    return answer["choices"][0]["text"]
