@@ -116,9 +116,11 @@ def down(name: str, progress: Progress | None = None, places: Places | None = No
     run = places.run(name)
     with exclusive_lock(places.lock(name), lambda: progress.note("another process is at this cluster")):
         if not run.path.exists():
+            places.lock(name).unlink()
             return False
         with progress.step(f"Removing cluster {name}"):
             remove(run)
+        places.lock(name).unlink()
     return True
 
 

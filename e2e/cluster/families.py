@@ -120,7 +120,7 @@ KWOK_STAGES = Concatenation(
 FAMILIES = {
     family.name: family
     for family in (
-        Family("etcd", (Program("etcd", "go.etcd.io/etcd/server/v3"),), cold_s=20),
+        Family("etcd", (Program("etcd", "go.etcd.io/etcd/server/v3"),), cold_s=45),
         Family(
             "kube",
             # One multi-call binary: 155 MB instead of 538, one link, shared memory pages.

@@ -62,7 +62,8 @@ class BuildCounts:
         """One line for people; ``cold_s`` is what the build takes with empty caches on two cores."""
         if not self.compiled:
             return f"{self.downloaded} modules downloaded" if self.downloaded else "checking what is cached"
-        return f"{self.compiled} of at most {self.packages} packages compiled, ≤ {cold_s} s on two cores"
+        estimate = f"about {cold_s} s on two idle cores when nothing is cached"
+        return f"{self.compiled} of at most {self.packages} packages compiled, {estimate}"
 
 
 def decide_failure(family: str, output: str) -> ClusterError:

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -30,7 +31,7 @@ def claim_subnets(run: RunFolder, count: int, claims: Path) -> list[str]:
     open_to_all(claims)
     with exclusive_lock(claims / f".lock-{os.getuid()}"):
         free = (subnet for subnet in subnet_names() if claim(claims / subnet, run))
-        taken = [f"{subnet}.0/24" for subnet, _ in zip(free, range(count), strict=False)] if count else []
+        taken = [f"{subnet}.0/24" for subnet in islice(free, count)]
     if len(taken) < count:
         raise ClusterError("no loopback subnet is left", f"remove stale claims from {claims}")
     return taken

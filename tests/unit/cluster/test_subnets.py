@@ -24,7 +24,7 @@ def test_claims_never_overlap(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, f"run{index}") for index in range(8)]
     with ThreadPoolExecutor(8) as pool:
         taken = [name for names in pool.map(lambda run: claim_subnets(run, 3, claims), runs) for name in names]
-    assert len(set(taken)) == 24
+    assert len(set(taken)) == 24 == len(list(claims.glob("127.*")))
     assert all(name.startswith("127.") and not name.startswith("127.0.") for name in taken)
 
 
