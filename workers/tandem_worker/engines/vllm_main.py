@@ -17,7 +17,6 @@ from tandem_worker.models import TINY_MODEL_DIR_ENV
 from tandem_worker.process_control import die_with_parent
 from tandem_worker.tiny_model import ensure_tiny_model
 
-
 Context = DistributionFinder.Context
 
 
