@@ -8,9 +8,11 @@ ROOT/pods/UID/           pids/CONTAINER, c/CONTAINER/{N.log, home, tmp, work, te
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +53,12 @@ class NodeFolders:
         return PodFolders(self.pods / uid, self.memory / uid[:8], self.short / uid[:8])
 
     def remove(self) -> None:
-        shutil.rmtree(self.pods, ignore_errors=True)
+        remove_tree(self.pods)
         self.remove_outside_root()
 
     def remove_outside_root(self) -> None:
         for folder in (self.memory, self.short):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
     @property
     def _name(self) -> str:
@@ -97,5 +99,17 @@ class PodFolders:
 
     def remove(self) -> None:
         self.short.unlink(missing_ok=True)
-        shutil.rmtree(self.memory, ignore_errors=True)
-        shutil.rmtree(self.base, ignore_errors=True)
+        remove_tree(self.memory)
+        remove_tree(self.base)
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder, also where a pod took away the right to write; no error if there is none."""
+
+    def allow_and_retry(function: Callable[[str], object], path: str, _: object) -> None:
+        with contextlib.suppress(FileNotFoundError):  # somebody else removes it, too
+            Path(path).parent.chmod(0o700)
+            function(path)
+
+    if os.path.lexists(folder):
+        shutil.rmtree(folder, onerror=allow_and_retry)

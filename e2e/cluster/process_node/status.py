@@ -58,10 +58,8 @@ def decide_phase(pod: JsonObject, facts: PodFacts) -> str:
         return "Failed"
     if facts.ended:
         return _final_phase(facts)
-    if _init_failed(pod, facts):
-        return "Failed"
     if not _is_initialized(pod, facts):
-        return "Pending"
+        return "Failed" if _init_failed(pod, facts) else "Pending"
     return _phase_of_main(pod, facts.main)
 
 
@@ -80,14 +78,20 @@ def _init_failed(pod: JsonObject, facts: PodFacts) -> bool:
 
 
 def _is_initialized(pod: JsonObject, facts: PodFacts) -> bool:
-    return all(
+    # Main containers start last: once one has, a sidecar that stops, or an init container that runs again
+    # after a restart of the node, changes nothing about it.
+    return any(_has_run(snapshot) for snapshot in facts.main) or all(
         _is_initialized_one(container, snapshot)
         for container, snapshot in zip(init_containers(pod), facts.init, strict=True)
     )
 
 
+def _has_run(snapshot: ContainerSnapshot) -> bool:
+    return not isinstance(snapshot.state, Waiting) or snapshot.last is not None
+
+
 def _phase_of_main(pod: JsonObject, main: Sequence[ContainerSnapshot]) -> str:
-    if any(isinstance(c.state, Waiting) and c.last is None for c in main):
+    if not all(map(_has_run, main)):
         return "Pending"
     if any(isinstance(c.state, Running) for c in main):
         return "Running"
