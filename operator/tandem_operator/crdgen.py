@@ -150,13 +150,13 @@ def _name_rule(model: type[Resource]) -> Json:
     limit = MAX_NAME_LENGTH if model is InferenceDeployment else 63
     return cel(
         f"self.metadata.name.size() <= {limit} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        f"metadata.name must be a DNS label of at most {limit} characters that starts with a letter: choose a shorter name",
+        f"metadata.name must be a DNS label of at most {limit} characters that starts with a letter: rename it",
     )
 
 
 def _structural(node: Json, definitions: Json) -> Json:
     node = _resolve(_without_null(node), definitions)
-    result: Json = {k: v for k, v in node.items() if k in _KEPT}
+    result: Json = {k: v for k, v in node.items() if k in _KEPT | _KEPT_EXTENSIONS}
     result |= _bounds(node) | _const(node)
     if "properties" in node:
         result["properties"] = {k: _structural(v, definitions) for k, v in node["properties"].items()}
@@ -167,11 +167,10 @@ def _structural(node: Json, definitions: Json) -> Json:
     return result | _default(node, definitions)
 
 
-_KEPT = frozenset(
-    ("type", "description", "enum", "pattern", "minLength", "maxLength", "minItems", "maxItems", "maxProperties")
-    + ("minimum", "maximum", "required", "format")
-    + ("x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys")
+_KEPT = frozenset(("type", "description", "enum", "pattern", "format", "required")) | frozenset(
+    f"{bound}{what}" for bound in ("min", "max") for what in ("imum", "Length", "Items", "Properties")
 )
+_KEPT_EXTENSIONS = frozenset(f"x-kubernetes-{name}" for name in ("validations", "list-type", "list-map-keys"))
 
 
 def _resolve(node: Json, definitions: Json) -> Json:

@@ -1,0 +1,57 @@
+"""Carries out actions. No decisions here: one case per action."""
+
+import logging
+
+from tandem_operator.cluster import Cluster
+from tandem_operator.errors import NotFound
+from tandem_operator.kinds import SECRET, WORKER_POOL, kind_of
+from tandem_operator.model import Action, Apply, CreatePool, Delete, Scale
+from tandem_operator.resources.names import OPERATOR_MANAGER, SCALE_MANAGER
+from tandem_operator.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+async def act(action: Action, cluster: Cluster, store: Store) -> None:
+    """Takes one action, and lets the store see the outcome before the watch brings it.
+
+    Raises:
+        ApiError: the API server refused, or did not answer.
+        NotLeader: this replica may not write.
+    """
+    match action:
+        case Apply(manifest, _, uid):
+            live = await cluster.apply(manifest, OPERATOR_MANAGER, uid=uid)
+            if kind_of(manifest) != SECRET:  # fleets' Secrets are fetched by name, never held
+                store.upsert(kind_of(manifest), live)
+        case CreatePool(manifest, _):
+            store.upsert(WORKER_POOL, await cluster.create(manifest, SCALE_MANAGER))
+        case Scale(namespace, name, replicas, _, kind):
+            await cluster.scale(kind, namespace, name, replicas, SCALE_MANAGER)
+        case Delete():
+            await _delete(action, cluster, store)
+
+
+async def _delete(action: Delete, cluster: Cluster, store: Store) -> None:
+    try:
+        answer = await cluster.delete(action.kind, action.namespace, action.name, action.uid)
+    except NotFound:
+        answer = {}
+    if answer.get("kind") == action.kind.name:  # it stays until its finalizers are done
+        store.upsert(action.kind, answer)
+    else:
+        store.remove(action.kind, {"metadata": {"namespace": action.namespace, "name": action.name, "uid": action.uid}})
+
+
+def describe(action: Action) -> str:
+    """One line for the log: what is done to what, and why."""
+    match action:
+        case Apply(manifest, reason, uid):
+            verb = "update" if uid else "create"
+            return f"{verb} {manifest['kind']} {manifest['metadata']['name']}: {reason}"
+        case CreatePool(manifest, reason):
+            return f"create WorkerPool {manifest['metadata']['name']}: {reason}"
+        case Scale(_, name, replicas, reason, kind):
+            return f"scale {kind.name} {name} to {replicas}: {reason}"
+        case Delete(kind, _, name, _, reason):
+            return f"delete {kind.name} {name}: {reason}"

@@ -1,0 +1,97 @@
+"""The only module that knows kopf: sign-in, event streams, liveness. kopf writes nothing to the cluster."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kopf
+
+from tandem_operator.credentials import Credentials
+from tandem_operator.kinds import SELECTORS, WATCHED, Kind, Manifest
+
+_MAX_BACKOFF_S = 3.0
+
+EventSink = Callable[[Kind, str | None, Manifest], None]
+
+
+class _Backoffs:
+    """Endless jittered delays. kopf iterates anew for each request; its own would leave us blind for up to 21 s."""
+
+    def __iter__(self) -> Iterator[float]:
+        delay_s = 0.25
+        while True:
+            yield delay_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+            delay_s = min(2 * delay_s, _MAX_BACKOFF_S / 1.2)
+
+
+def build_settings() -> kopf.OperatorSettings:
+    """kopf as a mere source of events."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.posting.loggers = False
+    settings.scanning.disabled = True  # no rights on namespaces or CRDs are needed
+    settings.peering.standalone = True  # leadership is a Lease
+    settings.networking.error_backoffs = _Backoffs()
+    settings.networking.request_timeout = 15
+    settings.networking.connect_timeout = 5
+    settings.watching.server_timeout = random.randint(300, 600)  # noqa: S311
+    settings.watching.chunk_size = 500
+    settings.persistence.finalizer = "tandem.dev/unused"
+    settings.process.ultimate_exiting_timeout = 25
+    for kind, selector in SELECTORS.items():
+        settings.watching.label_selectors[_resource(kind)] = selector
+    return settings
+
+
+def build_registry(
+    credentials: Credentials, sink: EventSink, find_fault: Callable[[], str | None]
+) -> kopf.OperatorRegistry:
+    """Each event of each watched kind goes to `sink`; a sentence from `find_fault` fails the liveness probe."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry, id="login")(lambda **_: _sign_in(credentials))
+    for kind in WATCHED:
+        _stream(registry, kind, sink)
+
+    def probe(**_: Any) -> str:
+        fault = find_fault()
+        if fault:
+            raise kopf.PermanentError(fault)  # anything else would be retried while the probe hangs
+        return "ok"
+
+    kopf.on.probe(registry=registry, id="health")(probe)
+    return registry
+
+
+def _stream(registry: kopf.OperatorRegistry, kind: Kind, sink: EventSink) -> None:
+    async def on_event(event: Any, **_: Any) -> None:
+        sink(kind, event["type"], event["object"])
+
+    kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"event-{kind.plural}")(on_event)
+
+
+def _resource(kind: Kind) -> str:
+    return f"{kind.plural}.{kind.version}.{kind.group}" if kind.group else kind.plural
+
+
+def _sign_in(credentials: Credentials) -> kopf.ConnectionInfo:
+    return kopf.ConnectionInfo(
+        server=credentials.server,
+        ca_data=credentials.ca_text,
+        insecure=credentials.insecure,
+        token=credentials.bearer(),
+        certificate_data=credentials.client_certificate,
+        private_key_data=credentials.client_key,
+        default_namespace=credentials.namespace,
+    )
+
+
+async def stream_events(registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], liveness_url: str) -> None:
+    """Runs kopf until a signal. `namespaces` empty means all."""
+    await kopf.operator(
+        registry=registry,
+        settings=build_settings(),
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        standalone=True,
+        liveness_endpoint=liveness_url,
+    )

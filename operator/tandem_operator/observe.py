@@ -1,0 +1,98 @@
+"""Gathers, from the store, all that one reconciliation needs."""
+
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from tandem_api.v1alpha1 import InferenceDeploymentSpec, InferenceDeploymentStatus
+from tandem_operator.kinds import (
+    DEPLOYMENT,
+    NETWORK_POLICY,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    WORKER_POOL,
+    Manifest,
+)
+from tandem_operator.model import Defaults, Fleet, FleetKeys, Key, Problem, RouterView, Snapshot
+from tandem_operator.store import Store
+
+
+class UnreadableSpec(Exception):  # noqa: N818 - carries a Problem to the status, not to a caller
+    """The stored spec does not fit this operator's schema."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def read_fleet(obj: Manifest) -> Fleet:
+    """Parses an InferenceDeployment.
+
+    Raises:
+        UnreadableSpec: naming the first field that does not fit.
+    """
+    metadata = obj["metadata"]
+    try:
+        spec = InferenceDeploymentSpec.model_validate(obj.get("spec") or {})
+    except ValidationError as error:
+        raise UnreadableSpec(_problem(error)) from None
+    key = Key(metadata["namespace"], metadata["name"])
+    return Fleet(key, metadata["uid"], metadata["generation"], spec, read_status(obj))
+
+
+def read_status(obj: Manifest) -> InferenceDeploymentStatus:
+    """The status as it was last written; one that cannot be read counts as none, and is written anew."""
+    try:
+        return InferenceDeploymentStatus.model_validate(obj.get("status") or {})
+    except ValidationError:
+        return InferenceDeploymentStatus()
+
+
+def _problem(error: ValidationError) -> Problem:
+    first = error.errors()[0]
+    path = ".".join(("spec", *(str(part) for part in first["loc"])))
+    return Problem(
+        path, f"{first['msg']}; this operator's schema is that of its release's CRDs: apply the same release"
+    )
+
+
+def observe(
+    fleet: Fleet, store: Store, defaults: Defaults, keys: FleetKeys, secret: Manifest | None, routers: RouterView
+) -> Snapshot:
+    """The snapshot of one fleet, whose InferenceDeployment is `fleet`."""
+    key = fleet.key
+    pools = _owned(store.children(WORKER_POOL, key).values(), {fleet.uid})
+    pool_uids = {pool["metadata"]["uid"] for pool in pools}
+    by_pool = {
+        kind: _owned(store.children(kind, key).values(), pool_uids)
+        for kind in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)
+    }
+    policies = _owned(store.children(NETWORK_POLICY, key).values(), {fleet.uid})
+    return Snapshot(
+        fleet=fleet,
+        defaults=defaults,
+        keys=keys,
+        pools={pool["spec"]["role"]: pool for pool in pools},
+        deployments=tuple(by_pool[DEPLOYMENT]),
+        services=_by_name(by_pool[SERVICE]),
+        budgets=_by_name(by_pool[POD_DISRUPTION_BUDGET]),
+        policies=_by_name(policies),
+        secret=secret,
+        pods=tuple(store.children(POD, key).values()),
+        routers=routers,
+    )
+
+
+def _owned(objects: Iterable[Manifest], owners: set[str]) -> list[Manifest]:
+    """Those whose controller is one of `owners`: an orphan, or a namesake's child, is not ours."""
+    return [obj for obj in objects if _controller(obj) in owners]
+
+
+def _controller(obj: Manifest) -> str | None:
+    references = obj["metadata"].get("ownerReferences") or ()
+    return next((reference["uid"] for reference in references if reference.get("controller")), None)
+
+
+def _by_name(objects: Iterable[Manifest]) -> dict[str, Manifest]:
+    return {obj["metadata"]["name"]: obj for obj in objects}

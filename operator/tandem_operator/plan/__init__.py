@@ -1,0 +1,1 @@
+"""Pure decisions: a snapshot in, typed actions with reasons out."""

@@ -1,0 +1,114 @@
+"""One fleet, from whatever state to the next: observe → plan → act → report. Every trigger ends here."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tandem_core.keys import fleet_secret_name
+from tandem_operator.act import act, describe
+from tandem_operator.cluster import Cluster
+from tandem_operator.errors import Conflict, NotFound, Rejected
+from tandem_operator.kinds import INFERENCE_DEPLOYMENT, SECRET, Manifest
+from tandem_operator.model import Action, Apply, Defaults, Fleet, Key, RouterView, Snapshot
+from tandem_operator.observe import UnreadableSpec, observe, read_fleet, read_status
+from tandem_operator.plan.fleet import plan_fleet
+from tandem_operator.report import write_report, write_status
+from tandem_operator.resources.keys_secret import derive_fleet_keys
+from tandem_operator.status.facts import Refusal
+from tandem_operator.status.fleet import build_report, build_unreadable_status
+from tandem_operator.status.refusals import explain_refusal
+from tandem_operator.store import Store
+
+_ROUNDS = 4  # a pool is born, its children follow, the report is written; more means that something fights us
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Reconciler:
+    """Everything that a reconciliation touches.
+
+    Attributes:
+        root_key: set by the leader before the first reconciliation.
+    """
+
+    cluster: Cluster
+    store: Store
+    defaults: Defaults
+    now: Callable[[], datetime]
+    routers: Callable[[str], RouterView]  # uid → what the routers say
+    root_key: bytes = field(default=b"", repr=False)
+    _secrets: dict[str, Manifest] = field(default_factory=dict, repr=False)  # fleet uid → its Secret
+
+    async def reconcile(self, key: Key) -> datetime | None:
+        """Brings one fleet nearer to its spec, and its status to the truth. Returns when to look again.
+
+        Raises:
+            ApiError: try again later.
+            NotLeader: another replica will.
+        """
+        obj = self.store.get(INFERENCE_DEPLOYMENT, key.namespace, key.name)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            return None  # its children go with it, by their owner references
+        try:
+            fleet = read_fleet(obj)
+        except UnreadableSpec as error:
+            await self._report_unreadable(obj, error)
+            return None
+        snapshot, refusal = await self._converge(fleet)
+        report = build_report(snapshot, self.now(), refusal)
+        await write_report(self.cluster, self.store, snapshot, report, self.now())
+        return report.look_again_at
+
+    def forget_secrets(self) -> None:
+        """Makes the next reconciliation of each fleet look at its Secret anew."""
+        self._secrets.clear()
+
+    async def _converge(self, fleet: Fleet) -> tuple[Snapshot, Refusal | None]:
+        """Acts until the plan is empty. Returns the last snapshot, and what the API server refused for good."""
+        for _ in range(_ROUNDS):
+            snapshot = await self._observe(fleet)
+            actions = plan_fleet(snapshot)
+            if not actions:
+                return snapshot, None
+            refusal = await self._act_all(fleet, actions)
+            if refusal:
+                return await self._observe(fleet), refusal
+        return await self._observe(fleet), None
+
+    async def _observe(self, fleet: Fleet) -> Snapshot:
+        secret = await self._fetch_secret(fleet)
+        keys = derive_fleet_keys(self.root_key, fleet.uid)
+        return observe(fleet, self.store, self.defaults, keys, secret, self.routers(fleet.uid))
+
+    async def _act_all(self, fleet: Fleet, actions: tuple[Action, ...]) -> Refusal | None:
+        """Every action is tried: what one child is refused says nothing about the next."""
+        refusal: Refusal | None = None
+        for action in actions:
+            _log.info(describe(action), extra={"key": str(fleet.key), "generation": fleet.generation})
+            try:
+                await act(action, self.cluster, self.store)
+            except (Rejected, Conflict) as error:
+                refusal = refusal or explain_refusal(action, error)
+                if refusal is None:
+                    raise
+            if isinstance(action, Apply) and action.manifest["kind"] == SECRET.name:
+                self._secrets.pop(fleet.uid, None)
+        return refusal
+
+    async def _fetch_secret(self, fleet: Fleet) -> Manifest | None:
+        """The fleet's Secret. It is fetched by name and kept: the operator may not list or watch Secrets."""
+        if fleet.uid not in self._secrets:
+            try:
+                name = fleet_secret_name(fleet.key.name)
+                self._secrets[fleet.uid] = await self.cluster.fetch(SECRET, fleet.key.namespace, name)
+            except NotFound:
+                return None
+        return self._secrets[fleet.uid]
+
+    async def _report_unreadable(self, obj: Manifest, error: UnreadableSpec) -> None:
+        metadata = obj["metadata"]
+        status = build_unreadable_status(read_status(obj), metadata["generation"], error.problem, self.now())
+        _log.warning(str(error.problem), extra={"key": f"{metadata['namespace']}/{metadata['name']}"})
+        await write_status(self.cluster, self.store, obj, status, self.now())

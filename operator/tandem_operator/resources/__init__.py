@@ -1,0 +1,1 @@
+"""Builders: one module per child kind, each a pure function from the fleet to a manifest."""

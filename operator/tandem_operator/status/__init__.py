@@ -1,0 +1,1 @@
+"""Pure: what a snapshot means, as conditions."""

@@ -1,0 +1,163 @@
+"""Status of an InferenceDeployment and of its WorkerPools, as one value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tandem_api import labels
+from tandem_api.conditions import ConditionType, Reason, Status
+from tandem_api.v1alpha1 import (
+    Condition,
+    InferenceDeploymentStatus,
+    PoolStatus,
+    RevisionStatus,
+    WorkerPoolStatus,
+)
+from tandem_operator.model import PoolRole, Problem, Snapshot
+from tandem_operator.resources.metadata import build_selector
+from tandem_operator.status.facts import PATIENCE, Facts, Refusal, Verdict, gather_facts
+from tandem_operator.status.pools import judge_pool
+from tandem_operator.status.routing import judge_disaggregation, judge_kv_transfer, judge_router
+from tandem_operator.status.summary import judge_ready, judge_reconciling, judge_stalled
+from tandem_operator.views import of_pool, read_all
+
+
+@dataclass(frozen=True)
+class Report:
+    """What to write, and when time alone may change it."""
+
+    status: InferenceDeploymentStatus
+    pools: Mapping[str, WorkerPoolStatus]  # role → status of the live WorkerPool
+    look_again_at: datetime | None = None
+
+
+def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = None) -> Report:
+    """Statuses that tell the truth about a snapshot. `now` stamps the conditions that change."""
+    facts = gather_facts(snapshot, now, refusal)
+    verdicts = judge(facts)
+    status = InferenceDeploymentStatus(
+        observed_generation=snapshot.fleet.generation,
+        conditions=_conditions(snapshot, verdicts, now),
+        endpoint=snapshot.defaults.endpoint,
+        kv_revision=facts.rollout.serving_kv,
+        pools=[_pool_status(facts, role) for role in facts.pools],
+        revisions=_revisions(facts),
+        ready_text=_ready_text(facts),
+    )
+    pools = {role: _worker_pool_status(snapshot, role, live) for role, live in snapshot.pools.items()}
+    return Report(status, pools, _next_patience(facts))
+
+
+def judge(facts: Facts) -> dict[ConditionType, Verdict]:
+    """Every condition of the fleet."""
+    parts = {
+        ConditionType.PREFILL_READY: judge_pool(facts, "prefill"),
+        ConditionType.DECODE_READY: judge_pool(facts, "decode"),
+        ConditionType.ROUTER_READY: judge_router(facts),
+        ConditionType.KV_TRANSFER_READY: judge_kv_transfer(facts),
+        ConditionType.DISAGGREGATION_EFFECTIVE: judge_disaggregation(facts),
+        ConditionType.AUTOSCALER_ACTIVE: _judge_autoscaler(facts),
+    }
+    stalled = judge_stalled(facts)
+    ready = judge_ready(facts, stalled, parts)
+    summary = {
+        ConditionType.READY: ready,
+        ConditionType.RECONCILING: judge_reconciling(ready, stalled),
+        ConditionType.STALLED: stalled,
+    }
+    return summary | parts
+
+
+def _judge_autoscaler(facts: Facts) -> Verdict:
+    if facts.snapshot.fleet.spec.autoscaling.mode == "External":
+        text = "whoever writes the scale of the WorkerPools decides their size"
+        return Verdict(Status.UNKNOWN, Reason.EXTERNAL, text)
+    return Verdict(Status.FALSE, Reason.FIXED, "spec.prefill.replicas and spec.decode.replicas decide")
+
+
+def build_unreadable_status(
+    previous: InferenceDeploymentStatus, generation: int, problem: Problem, now: datetime
+) -> InferenceDeploymentStatus:
+    """Status of an object whose spec this operator cannot read; everything else stays as it was."""
+    stalled = Verdict(Status.TRUE, Reason.INVALID_SPEC, str(problem))
+    verdicts = {
+        ConditionType.READY: Verdict(Status.FALSE, Reason.INVALID_SPEC, str(problem)),
+        ConditionType.RECONCILING: Verdict(Status.FALSE, Reason.INVALID_SPEC, "waiting for a spec that can be read"),
+        ConditionType.STALLED: stalled,
+    }
+    conditions = _merge(previous.conditions, verdicts, generation, now)
+    kept = [c for c in previous.conditions if c.type not in verdicts]
+    return previous.model_copy(update={"observed_generation": generation, "conditions": [*conditions, *kept]})
+
+
+def _conditions(snapshot: Snapshot, verdicts: Mapping[ConditionType, Verdict], now: datetime) -> list[Condition]:
+    return _merge(snapshot.fleet.status.conditions, verdicts, snapshot.fleet.generation, now)
+
+
+def _merge(
+    previous: list[Condition], verdicts: Mapping[ConditionType, Verdict], generation: int, now: datetime
+) -> list[Condition]:
+    """Conditions in a fixed order; the transition time moves only when the status flips."""
+    before = {condition.type: condition for condition in previous}
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def build(kind: ConditionType, verdict: Verdict) -> Condition:
+        old = before.get(kind)
+        same = old is not None and old.status == verdict.status
+        return Condition(
+            type=kind,
+            status=verdict.status.value,
+            observed_generation=generation,
+            last_transition_time=old.last_transition_time if same and old else stamp,
+            reason=verdict.reason,
+            message=verdict.message,
+        )
+
+    return [build(kind, verdict) for kind, verdict in verdicts.items()]
+
+
+def _pool_status(facts: Facts, role: PoolRole) -> PoolStatus:
+    pool, target = facts.pools[role], facts.rollout.targets[role]
+    revision = target.template_revision if target else None
+    return PoolStatus(
+        role=role, desired=pool.desired, ready=pool.ready, updated=pool.updated, template_revision=revision
+    )
+
+
+def _revisions(facts: Facts) -> list[RevisionStatus]:
+    """Every kv-revision that has workers; the traffic goes to exactly one."""
+    rollout = facts.rollout
+    present = [w.kv_revision for w in (*rollout.old, *filter(None, rollout.targets.values()))]
+    ordered = sorted({*present, rollout.serving_kv}, key=lambda kv: (kv != rollout.target_kv, kv))
+    return [_revision(facts, kv) for kv in ordered]
+
+
+def _revision(facts: Facts, kv: str) -> RevisionStatus:
+    rollout = facts.rollout
+    serves = kv == rollout.serving_kv
+    has_ready = all(pool.is_ready for pool in facts.pools.values())
+    starting = kv == rollout.target_kv and not has_ready
+    phase = "Starting" if starting else "Serving" if serves else "Draining"
+    return RevisionStatus(kv_revision=kv, traffic_percent=100 if serves else 0, phase=phase)
+
+
+def _ready_text(facts: Facts) -> str:
+    return " ".join(f"{role[0].upper()} {pool.ready}/{pool.desired}" for role, pool in facts.pools.items())
+
+
+def _worker_pool_status(snapshot: Snapshot, role: str, pool: Mapping[str, dict[str, int]]) -> WorkerPoolStatus:
+    workers = of_pool(read_all(snapshot.deployments), role)
+    selector = build_selector(snapshot.fleet) | {labels.POOL: role}
+    return WorkerPoolStatus(
+        observed_generation=pool["metadata"]["generation"],
+        replicas=sum(w.total for w in workers),
+        ready_replicas=sum(w.ready for w in workers),
+        selector=",".join(f"{key}={value}" for key, value in sorted(selector.items())),
+    )
+
+
+def _next_patience(facts: Facts) -> datetime | None:
+    """When a cause that is borne with now will be called Stalled."""
+    causes = (pool.cause for pool in facts.pools.values())
+    ends = [cause.since + PATIENCE for cause in causes if cause and cause.since]
+    return min((end for end in ends if end > facts.now), default=None)

@@ -1,0 +1,27 @@
+"""What a refusal of the API server means for the user."""
+
+from tandem_api.conditions import Reason
+from tandem_operator.errors import Conflict, Rejected
+from tandem_operator.model import Action, Apply
+from tandem_operator.status.facts import Refusal
+
+_FORBIDDEN = 403
+
+
+def explain_refusal(action: Action, error: Rejected | Conflict) -> Refusal | None:
+    """The refusal as a condition, or None when trying again with a fresh view is the answer."""
+    if not isinstance(action, Apply):
+        return None
+    kind, name = action.manifest["kind"], action.manifest["metadata"]["name"]
+    if isinstance(error, Conflict):
+        if not error.is_taken or action.uid is not None:
+            return None
+        text = (
+            f"{kind} {name} exists and belongs to somebody else: delete it, or name the InferenceDeployment otherwise"
+        )
+        return Refusal(Reason.NAME_TAKEN, text)
+    if error.status == _FORBIDDEN:
+        return Refusal(Reason.POD_REJECTED, f"{kind} {name} is forbidden: {error.message}")
+    return Refusal(
+        Reason.INVALID_SPEC, f"{kind} {name} is refused; correct the field of the spec it comes from: {error.message}"
+    )

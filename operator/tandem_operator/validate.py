@@ -1,0 +1,90 @@
+"""What admission cannot know to be wrong. A problem stalls the fleet; what serves is not touched."""
+
+import re
+from collections.abc import Callable, Iterator
+
+from tandem_api.v1alpha1 import InferenceDeploymentSpec, Pool
+from tandem_operator.model import Problem
+from tandem_operator.quantities import parse_quantity
+
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE_LENGTH = 63
+_MIN_SHARED_MEMORY_BYTES = 64 * 2**20
+
+
+def find_problem(spec: InferenceDeploymentSpec) -> Problem | None:
+    """The first problem of a spec, or None."""
+    return next((problem for check in _CHECKS for problem in check(spec)), None)
+
+
+def _check_gpus(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    for path, pool in _pools(spec):
+        ranks = pool.parallelism.tensor * pool.parallelism.pipeline
+        gpus = pool.resources.gpu
+        if gpus and gpus != ranks:
+            yield Problem(
+                f"{path}.resources.gpu",
+                f"{gpus} GPUs do not fit tensor × pipeline = {ranks}; set {ranks}, or leave the field out",
+            )
+
+
+def _check_quantities(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    for path, pool in _pools(spec):
+        if parse_quantity(pool.resources.shared_memory) < _MIN_SHARED_MEMORY_BYTES:
+            yield Problem(
+                f"{path}.resources.sharedMemory",
+                f"{pool.resources.shared_memory} is too small for an engine; set at least 64Mi",
+            )
+        if pool.resources.memory and parse_quantity(pool.resources.memory) < _MIN_SHARED_MEMORY_BYTES:
+            yield Problem(
+                f"{path}.resources.memory",
+                f"{pool.resources.memory} is less than any engine needs; did you mean {pool.resources.memory}Gi?",
+            )
+
+
+def _check_batching(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    batching, length = spec.engine.batching, spec.engine.max_model_len
+    if batching is None or batching.chunked_prefill is not False or not batching.max_num_batched_tokens or not length:
+        return
+    if batching.max_num_batched_tokens < length:
+        yield Problem(
+            "spec.engine.batching.maxNumBatchedTokens",
+            f"{batching.max_num_batched_tokens} is less than maxModelLen {length}, and chunkedPrefill is off: "
+            "raise it, or switch chunkedPrefill on",
+        )
+
+
+def _check_labels(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    for path, pool in _pools(spec):
+        template = pool.pod_template
+        if template is None:
+            continue
+        for name, entries in (("labels", template.labels), ("nodeSelector", template.node_selector)):
+            for key, value in entries.items():
+                if not _is_label(key, value):
+                    yield Problem(f"{path}.podTemplate.{name}", f"{key}={value} is not a Kubernetes label; correct it")
+
+
+def _check_sim(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    if spec.engine.type == "sim" and spec.engine.image:
+        yield Problem("spec.engine.image", "engine sim runs in the worker image; set engine.workerImage or remove it")
+
+
+def _is_label(key: str, value: str) -> bool:
+    return bool(_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)) and len(value) <= _LABEL_VALUE_LENGTH
+
+
+def _pools(spec: InferenceDeploymentSpec) -> Iterator[tuple[str, Pool]]:
+    if spec.prefill is not None:
+        yield "spec.prefill", spec.prefill
+    yield "spec.decode", spec.decode
+
+
+_CHECKS: tuple[Callable[[InferenceDeploymentSpec], Iterator[Problem]], ...] = (
+    _check_gpus,
+    _check_quantities,
+    _check_batching,
+    _check_labels,
+    _check_sim,
+)
