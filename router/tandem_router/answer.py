@@ -1,0 +1,97 @@
+"""The answering leg's response: opened, then passed on or relayed, and its connection closed if it is left early."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tandem_router.fleets import Worker
+from tandem_router.http1.messages import Headers, ResponseHead
+from tandem_router.http1.outbound import ConnectError, Exchange, UpstreamError, UpstreamPool, collect
+from tandem_router.http1.writer import ResponseWriter
+from tandem_router.legs import RETRIABLE, LegError
+from tandem_router.relay import AnswerRelay, EventRelay
+from tandem_router.sse import EventStream
+
+MAX_REFUSAL_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What was learned from a whole answer."""
+
+    usage: dict[str, Any] | None
+    has_error: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer whose first byte has come."""
+
+    worker: Worker
+    exchange: Exchange
+    head: ResponseHead
+
+    def close(self) -> None:
+        """Done with it; a worker that is still sending is cut off."""
+        self.worker.exchanges.discard(self.exchange)
+        self.exchange.abort()
+
+    async def pass_on(self, writer: ResponseWriter, headers: Headers) -> None:
+        """Give the engine's refusal to the client, whole.
+
+        Raises:
+            UpstreamError: it did not come whole.
+        """
+        body = await collect(self.exchange, MAX_REFUSAL_BYTES)
+        writer.send(self.head.status, headers, body)
+
+    async def relay(
+        self,
+        writer: ResponseWriter,
+        headers: Headers,
+        *,
+        drop_usage: bool,
+        on_first: Callable[[], None],
+        on_event: Callable[[], None],
+    ) -> Relayed:
+        """Carry the answer to the client as it comes, at the client's pace.
+
+        Raises:
+            UpstreamError: the worker was lost; `writer.is_started` says whether the client has seen anything.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        events = EventStream(drop_usage=drop_usage)
+        relay: EventRelay | AnswerRelay
+        if (self.head.header(b"content-type") or b"").startswith(b"text/event-stream"):
+            relay = EventRelay(writer, headers, events, done, on_first, on_event)
+        else:
+            relay = AnswerRelay(writer, self.head, headers, done, on_first)
+        writer.on_flow(self.exchange.set_flow)
+        try:
+            self.exchange.relay_to(relay)
+            await done
+        finally:
+            writer.on_flow(None)
+        usage = relay.usage if isinstance(relay, AnswerRelay) else events.usage
+        return Relayed(usage, events.has_error)
+
+
+async def open_answer(pool: UpstreamPool, worker: Worker, request: bytes, timeout_s: float) -> Answer:
+    """Send `request` and wait for the first byte of the answer's body.
+
+    Raises:
+        LegError: none came, or it is an error that another worker may not have.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            exchange, head = await pool.open(worker.endpoint, request, worker.exchanges)
+    except UpstreamError as error:
+        raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
+    except TimeoutError as error:
+        raise LegError(worker, f"no first byte within {timeout_s:g} s") from error
+    answer = Answer(worker, exchange, head)
+    if head.status in RETRIABLE or not (200 <= head.status < 300 or head.status >= 400):
+        answer.close()
+        raise LegError(worker, f"HTTP {head.status}", status=head.status)
+    return answer

@@ -1,0 +1,192 @@
+"""The router process: puts the parts together, listens, and drains on SIGTERM."""
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from tandem_router.call import RetryRules, Serving
+from tandem_router.completion import CompletionService
+from tandem_router.discovery.static_file import StaticFileError, watch_static
+from tandem_router.fleets import Capacity, Catalog
+from tandem_router.http1.inbound import Limits, Listener
+from tandem_router.http1.outbound import UpstreamPool
+from tandem_router.internal import InternalListener
+from tandem_router.keys import KeyFileError, KeyRing
+from tandem_router.liveness import LivenessPoller
+from tandem_router.logs import configure_logging
+from tandem_router.metrics import Metrics
+from tandem_router.placer import Placer
+from tandem_router.policy.pairing import PairingRules
+from tandem_router.public import PublicListener
+from tandem_router.routes import Routes
+from tandem_router.settings import Settings, parse_settings
+from tandem_router.snapshot import Snapshot
+
+LOG = logging.getLogger(__name__)
+HOUSEKEEPING_S = 1.0
+NOTICE_S = 2.0  # after SIGTERM we still accept for so long: load balancers have not read /readyz yet
+
+
+class StartError(Exception):
+    """The router cannot start; the message says why and what to do."""
+
+
+class Router:
+    """One router process. Make it inside a running event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        loop = asyncio.get_running_loop()
+        self._settings = settings
+        self.catalog = Catalog(Capacity(settings.default_slots, settings.queue_limit, settings.index_blocks))
+        self.metrics = Metrics()
+        self.keys = KeyRing(settings.keys_dir, required=settings.static_file is None)
+        self._pool = UpstreamPool(loop)
+        self._poller = LivenessPoller(self.catalog, self._pool)
+        self._is_draining = False
+        self._servers: list[asyncio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._public = Listener(self._public_routes().handle, Limits(body_bytes=settings.max_body_bytes))
+        internal = InternalListener(self.catalog, self.keys, self.metrics, settings.replica, loop.time)
+        self._internal = Listener(internal.routes().handle, Limits(body_bytes=64 * 1024))
+
+    def _public_routes(self) -> Routes:
+        settings = self._settings
+        rules = RetryRules(
+            settings.retries, settings.prefill_timeout_s, first_byte_timeout_s=settings.first_byte_timeout_s
+        )
+        placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens))
+        serving = Serving(self.catalog, self._pool, self.keys, placer, rules)
+        service = CompletionService(serving, self.metrics)
+        clock = self._pool.loop.time
+        return PublicListener(service, self.catalog, self.metrics, clock, lambda: self._is_draining).routes()
+
+    @property
+    def port(self) -> int:
+        """Port of the clients' listener."""
+        return int(self._servers[0].sockets[0].getsockname()[1])
+
+    @property
+    def internal_port(self) -> int:
+        """Port of the internal listener."""
+        return int(self._servers[1].sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen, and begin to discover.
+
+        Raises:
+            StartError: an address cannot be bound, or discovery is misconfigured.
+        """
+        settings = self._settings
+        await self._listen(self._public, settings.port, None)
+        await self._listen(self._internal, settings.internal_port, self._internal_tls())
+        self._spawn(self._housekeep())
+        self._spawn(self._poller.run())
+        self._spawn(self._discover())
+
+    async def _listen(self, listener: Listener, port: int, tls: ssl.SSLContext | None) -> None:
+        host = self._settings.host
+        try:
+            server = await self._pool.loop.create_server(listener.connect, host, port, ssl=tls, backlog=1024)
+        except OSError as error:
+            raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        self._servers.append(server)
+
+    def _internal_tls(self) -> ssl.SSLContext | None:
+        certificate, key = self._settings.internal_tls_cert, self._settings.internal_tls_key
+        if certificate is None or key is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(certificate, key)
+        except OSError as error:
+            raise StartError(f"--internal-tls-cert {certificate} cannot be used: {error}") from error
+        return context
+
+    async def _discover(self) -> None:
+        assert self._settings.static_file is not None
+        await watch_static(
+            self._settings.static_file, self._publish, lambda text: LOG.error("static file refused: %s", text)
+        )
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.catalog.apply(snapshot)
+        self._poller.tick(self._pool.loop.time())  # a new worker is not used before it has told its state
+
+    async def _housekeep(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            now_s = self._pool.loop.time()
+            self._public.sweep(now_s)
+            self._internal.sweep(now_s)
+            self._pool.close_idle(now_s)
+            try:
+                self.keys.refresh()
+            except KeyFileError as error:
+                LOG.error("router key kept as it was: %s", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(self._pool.loop.create_task(work))
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            StartError: a part that must run for ever has failed.
+        """
+        loop = self._pool.loop
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        await self.start()
+        LOG.info("listening", extra={"port": self.port, "internal_port": self.internal_port})
+        waiting = loop.create_task(stopped.wait())
+        done, _ = await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waiting}:
+            raise StartError(str(task.exception() or "a background task ended"))
+        await self.drain(NOTICE_S)
+
+    async def drain(self, notice_s: float) -> None:
+        """Stop accepting after `notice_s`, let streams end within the drain timeout, then close everything."""
+        deadline_s = self._pool.loop.time() + self._settings.drain_timeout_s
+        self._is_draining = True
+        self._public.drain()
+        await asyncio.sleep(notice_s)
+        for server in self._servers:
+            server.close()
+        self._public.drain()
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                await self._public.wait_empty()
+        except TimeoutError:
+            LOG.warning("drain timeout: %d connections are cut", len(self._public.connections))
+        await self.close()
+
+    async def close(self) -> None:
+        """Close everything now."""
+        for server in self._servers:
+            server.close()
+        for listener in (self._public, self._internal):
+            listener.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._pool.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `tandem-router`."""
+    settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
+    configure_logging()
+    try:
+        asyncio.run(_run(settings))
+    except (StartError, KeyFileError, StaticFileError) as error:
+        LOG.error("%s", error)
+        sys.exit(2)
+
+
+async def _run(settings: Settings) -> None:
+    await Router(settings).run()

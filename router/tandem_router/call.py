@@ -1,0 +1,308 @@
+"""The life of one accepted request: placed, prefilled, decoded, relayed. Faults are met as DESIGN §8 says."""
+
+import asyncio
+import uuid
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tandem_router.answer import Answer, open_answer
+from tandem_router.ask import Ask, build_prefill_body, build_serving_body
+from tandem_router.claims import Placement
+from tandem_router.errors import (
+    DeadlineExceededError,
+    OverloadedError,
+    RequestError,
+    StreamBrokenError,
+    UnavailableError,
+    UpstreamFailedError,
+)
+from tandem_router.fleets import Catalog, Fleet, Worker
+from tandem_router.headers import client_headers, leg_headers
+from tandem_router.http1.messages import Headers, encode_request
+from tandem_router.http1.outbound import UpstreamError, UpstreamPool
+from tandem_router.http1.writer import ResponseWriter
+from tandem_router.keys import KeyRing
+from tandem_router.ledger import Outcome, RequestLedger, outcome_of
+from tandem_router.legs import LegError, PrefillResult, release_lease, run_prefill
+from tandem_router.placer import Errand, Placer
+from tandem_router.policy.prefix_index import hash_blocks
+from tandem_router.refusal import send_error
+from tandem_router.sse import error_event
+
+QUEUE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """How faults before the first byte are met."""
+
+    retries: int = 2
+    prefill_base_s: float = 30.0
+    prefill_per_token_s: float = 0.01
+    first_byte_timeout_s: float = 300.0
+
+    def prefill_timeout_s(self, tokens: int) -> float:
+        """How long a prefill leg may take before another way is tried."""
+        return self.prefill_base_s + self.prefill_per_token_s * tokens
+
+
+@dataclass
+class Serving:
+    """What all requests are served with."""
+
+    catalog: Catalog
+    pool: UpstreamPool
+    keys: KeyRing
+    placer: Placer
+    rules: RetryRules
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` apart from the request that wants it."""
+        task = self.pool.loop.create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One accepted request. Times are seconds of the loop's clock."""
+
+    ask: Ask
+    fleet: Fleet
+    headers: Headers
+    request_id: bytes | None
+    started_s: float
+    deadline_s: float
+
+
+class Call:
+    """Serves one order. Until the writer has started, a failed leg is tried elsewhere."""
+
+    def __init__(self, serving: Serving, order: Order, ledger: RequestLedger, writer: ResponseWriter) -> None:
+        self._serving = serving
+        self._order = order
+        self._ledger = ledger
+        self._writer = writer
+        self._clock = serving.pool.loop.time
+        ask = order.ask
+        blocks = hash_blocks(ask.prompt, order.fleet.index_seed)
+        self._errand = Errand(ask.prompt_tokens, blocks, ask.whole_reason, set())
+        self._id = uuid.uuid4().hex
+        self._legs = 0
+        self._queued_s = 0.0
+        self._lease: tuple[Worker, str] | None = None  # KV that a prefill worker may be keeping for us
+        self._prefill_ended_s: float | None = None
+
+    async def run(self) -> Outcome:
+        """Serve the order to its end; every error has been told to the client when this returns."""
+        try:
+            async with asyncio.timeout_at(self._order.deadline_s):
+                return await self._attempt_all()
+        except TimeoutError:
+            return self._tell(DeadlineExceededError("The deadline of the request passed.", code="deadline_exceeded"))
+        except RequestError as error:
+            return self._tell(error)
+        finally:
+            self._release_lease()
+
+    def _tell(self, error: RequestError) -> Outcome:
+        if not self._writer.is_started:
+            send_error(self._writer, error, self._order.request_id)
+        elif not self._writer.is_ended:
+            if self._writer.accepts_chunks and self._order.ask.stream:
+                self._writer.write(error_event(error.to_json()))
+            self._writer.break_off()
+        return outcome_of(error)
+
+    # --- attempts -----------------------------------------------------------------------------------------------
+
+    async def _attempt_all(self) -> Outcome:
+        failure: LegError | None = None
+        for _ in range(self._serving.rules.retries + 1):
+            placement = await self._admit()
+            try:
+                return await self._attempt(placement)
+            except LegError as error:
+                failure = error
+                self._charge(error, "decode")
+            finally:
+                placement.release()
+                self._release_lease()
+        assert failure is not None
+        raise give_up(failure) from failure
+
+    async def _attempt(self, placement: Placement) -> Outcome:
+        params = await self._prefill(placement)
+        self._ledger.count_route(placement.reason)
+        self._count_split(params is not None)
+        return await self._serve(placement, params)
+
+    async def _admit(self) -> Placement:
+        fleet, clock = self._order.fleet, self._clock
+        timeout_s = fleet.spec.queue_timeout_s
+        began_s = clock()
+        placement = await fleet.queue.admit(
+            lambda: self._serving.placer.place(fleet, self._errand, clock()),
+            deadline_s=self._order.deadline_s,
+            timeout_s=QUEUE_TIMEOUT_S if timeout_s is None else timeout_s,
+            can_serve=lambda: fleet.can_serve(clock()),
+        )
+        waited_s = clock() - began_s
+        self._queued_s += waited_s
+        self._ledger.observe("queue", waited_s)
+        return placement
+
+    def _charge(self, failure: LegError, leg: str) -> None:
+        """Hold a failed leg against its own worker, and no other."""
+        self._errand.failed.add(failure.worker.spec.uid)
+        failure.worker.note_failure(self._clock())
+        self._ledger.count_retry(leg)
+
+    def _count_split(self, is_remote: bool) -> None:
+        fleet = self._order.fleet
+        if is_remote:
+            fleet.remote_prefills += 1
+        elif fleet.spec.has_prefill and self._order.ask.whole_reason is None:
+            fleet.local_prefills += 1
+
+    # --- prefill leg --------------------------------------------------------------------------------------------
+
+    async def _prefill(self, placement: Placement) -> Mapping[str, Any] | None:
+        """KV transfer parameters for the answering leg; None when that must prefill itself.
+
+        Raises:
+            UpstreamFailedError: prefill failed, and `onPrefillFailure` is Fail.
+        """
+        tries = 0
+        while placement.prefill is not None:
+            try:
+                result = await self._prefill_once(placement.prefill.worker)
+            except LegError as failure:
+                self._charge(failure, "prefill")
+                tries += 1
+                self._next_prefill(placement, tries)
+                continue
+            placement.prefill.release()
+            if result.kv_transfer_params is None:
+                placement.reason = "prefill_declined"
+            return result.kv_transfer_params
+        return None
+
+    def _next_prefill(self, placement: Placement, tries: int) -> None:
+        order, serving = self._order, self._serving
+        policy = order.fleet.spec.on_prefill_failure
+        claim = None
+        if policy != "Local" and tries <= serving.rules.retries:
+            claim = serving.placer.replace_prefill(order.fleet, self._errand, placement.revision, self._clock())
+        if claim is None and policy == "Fail":
+            raise UpstreamFailedError("Prefill failed, and kvTransfer.onPrefillFailure is Fail.", code="prefill_failed")
+        placement.replace_prefill(claim, "remote" if claim is not None else "prefill_failed")
+
+    async def _prefill_once(self, worker: Worker) -> PrefillResult:
+        order, serving = self._order, self._serving
+        body = build_prefill_body(order.ask, order.fleet.spec.served_name)
+        leg_id, headers = self._next_leg("p")
+        timeout_s = serving.rules.prefill_timeout_s(self._errand.tokens)
+        self._lease = (worker, leg_id)
+        is_alone = worker.running == 1
+        began_s = self._clock()
+        try:
+            result = await run_prefill(serving.pool, worker, order.ask.path, headers, body, timeout_s)
+        except LegError as failure:
+            if not failure.reached:
+                self._lease = None
+            self._release_lease()
+            raise
+        self._prefill_ended_s = self._clock()
+        self._learn(worker, result, self._prefill_ended_s - began_s, is_alone=is_alone and worker.running == 1)
+        return result
+
+    def _learn(self, worker: Worker, result: PrefillResult, elapsed_s: float, *, is_alone: bool) -> None:
+        self._ledger.observe("prefill", elapsed_s)
+        worker.note_success()
+        if is_alone:
+            worker.rate.observe(result.computed_tokens, elapsed_s)
+        if result.kv_transfer_params is None:
+            self._lease = None
+        else:
+            self._serving.catalog.index.insert(self._errand.blocks, worker.bit)
+
+    # --- answering leg ------------------------------------------------------------------------------------------
+
+    async def _serve(self, placement: Placement, params: Mapping[str, Any] | None) -> Outcome:
+        """The leg that answers the client.
+
+        Raises:
+            LegError: nothing has been sent to the client.
+            StreamBrokenError: something has.
+        """
+        order, serving, worker = self._order, self._serving, placement.decode.worker
+        body = build_serving_body(order.ask, order.fleet.spec.served_name, params)
+        _, headers = self._next_leg("d")
+        request = encode_request(b"POST", order.ask.path.encode(), worker.endpoint.authority, headers, body)
+        answer = await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
+        try:
+            return await self._relay(answer, placement)
+        except UpstreamError as error:
+            if not self._writer.is_started:
+                raise LegError(worker, str(error)) from error
+            worker.note_failure(self._clock())
+            message = "The worker was lost in the middle of the answer."
+            raise StreamBrokenError(message, code="stream_broken") from error
+        finally:
+            answer.close()
+
+    async def _relay(self, answer: Answer, placement: Placement) -> Outcome:
+        worker = placement.decode.worker
+        headers = client_headers(answer.head.headers, request_id=self._order.request_id, served_by=placement.served_by)
+        if answer.head.status != 200:
+            await answer.pass_on(self._writer, headers)
+            return Outcome.REJECTED
+        relayed = await answer.relay(
+            self._writer,
+            headers,
+            drop_usage=not self._order.ask.wants_usage,
+            on_first=lambda: self._on_first(worker),
+            on_event=lambda: self._ledger.mark_token(self._clock()),
+        )
+        worker.note_success()
+        self._ledger.count_usage(relayed.usage)
+        return Outcome.ENGINE_ERROR if relayed.has_error else Outcome.OK
+
+    def _on_first(self, worker: Worker) -> None:
+        self._lease = None  # pulled, or given up by the decode worker itself
+        self._serving.catalog.index.insert(self._errand.blocks, worker.bit)
+        if self._prefill_ended_s is not None:
+            self._ledger.observe("transfer_gap", self._clock() - self._prefill_ended_s)
+
+    # --- both legs ----------------------------------------------------------------------------------------------
+
+    def _next_leg(self, kind: str) -> tuple[str, Headers]:
+        """A transport id that no other leg has had, and the headers of the leg."""
+        order, now_s = self._order, self._clock()
+        if not self._legs:
+            self._ledger.observe("overhead", now_s - order.started_s - self._queued_s)
+        self._legs += 1
+        leg_id = f"{self._id}-{kind}{self._legs}"
+        bearer = self._serving.keys.engine_token(order.fleet.spec)
+        remaining_s = order.deadline_s - now_s
+        return leg_id, leg_headers(order.headers, transport_id=leg_id, bearer=bearer, remaining_s=remaining_s)
+
+    def _release_lease(self) -> None:
+        """Nobody will pull what a prefill worker may be keeping."""
+        if self._lease is None:
+            return
+        (worker, leg_id), self._lease = self._lease, None
+        bearer = self._serving.keys.engine_token(self._order.fleet.spec)
+        self._serving.spawn(release_lease(self._serving.pool, worker, bearer, leg_id))
+
+
+def give_up(failure: LegError) -> RequestError:
+    """What the client is told when the last retry has failed."""
+    if failure.status == 429:
+        return OverloadedError("The workers are overloaded.", code="workers_overloaded", retry_after_s=1)
+    if failure.status == 503:
+        return UnavailableError("The workers are not available.", code="workers_unavailable", retry_after_s=1)
+    return UpstreamFailedError("The workers failed before the first byte of the answer.", code="workers_failed")

@@ -1,0 +1,50 @@
+"""Accepts completion requests: reads them, opens their account, and closes it whatever happens."""
+
+import asyncio
+from dataclasses import dataclass
+
+from tandem_router.ask import parse_ask
+from tandem_router.call import Call, Order, Serving
+from tandem_router.headers import REQUEST_ID, TIMEOUT_MS, engine_headers, parse_timeout_s
+from tandem_router.http1.messages import Request
+from tandem_router.http1.writer import ResponseWriter
+from tandem_router.ledger import Outcome, RequestLedger
+from tandem_router.metrics import Metrics
+
+
+@dataclass
+class CompletionService:
+    """Serves completion requests of every fleet."""
+
+    serving: Serving
+    metrics: Metrics
+
+    async def handle(self, request: Request, writer: ResponseWriter) -> None:
+        """Answer one request.
+
+        Raises:
+            RequestError: refused before it was accepted; nothing has been sent.
+        """
+        clock = self.serving.pool.loop.time
+        started_s = clock()
+        ask = parse_ask(request.path, request.body)
+        fleet = self.serving.catalog.resolve(ask.model)
+        order = Order(
+            ask=ask,
+            fleet=fleet,
+            headers=engine_headers(request.headers),
+            request_id=request.header(REQUEST_ID),
+            started_s=started_s,
+            deadline_s=started_s + parse_timeout_s(request.header(TIMEOUT_MS), fleet.spec.request_timeout_s),
+        )
+        ledger = RequestLedger(self.metrics.of(fleet.spec.served_name), started_s)
+        outcome = Outcome.INTERNAL
+        try:
+            outcome = await Call(self.serving, order, ledger, writer).run()
+        except asyncio.CancelledError:
+            outcome = Outcome.CLIENT_GONE
+            raise
+        finally:
+            now_s = clock()
+            ledger.finish(outcome, now_s)
+            fleet.queue.count_finished(now_s)

@@ -1,0 +1,1 @@
+"""Where the router learns which fleets and workers there are."""

@@ -1,0 +1,119 @@
+"""Discovery without Kubernetes: fleets and workers from a YAML or JSON file, read again when it changes."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from tandem_api import labels
+from tandem_router.snapshot import FleetSpec, OnPrefillFailure, RoleName, Snapshot, WorkerSpec
+
+CHECK_INTERVAL_S = 1.0
+
+
+class StaticFileError(Exception):
+    """The file cannot be read or is wrong; the message names the field."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class StaticWorker(_Entry):
+    """One engine."""
+
+    name: str
+    role: RoleName
+    address: str
+    http_port: int = labels.HTTP_PORT
+    admin_port: int | None = Field(labels.ADMIN_PORT, description="null: an engine without tandem-worker.")
+    kv_revision: str = "static"
+
+
+class StaticFleet(_Entry):
+    """One model and its workers."""
+
+    name: str
+    served_name: str
+    namespace: str = "default"
+    uid: str | None = Field(None, description="Engine tokens are derived from it. Default: static-NAMESPACE-NAME.")
+    token_file: str | None = None
+    on_prefill_failure: OnPrefillFailure = "Retry"
+    queue_timeout_seconds: Annotated[float | None, Field(ge=0)] = None
+    request_timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    workers: tuple[StaticWorker, ...] = ()
+
+    def to_spec(self) -> FleetSpec:
+        """The form that all kinds of discovery bring."""
+        return FleetSpec(
+            namespace=self.namespace,
+            name=self.name,
+            uid=self.uid or f"static-{self.namespace}-{self.name}",
+            served_name=self.served_name,
+            has_prefill=any(worker.role == "prefill" for worker in self.workers),
+            on_prefill_failure=self.on_prefill_failure,
+            queue_timeout_s=self.queue_timeout_seconds,
+            request_timeout_s=self.request_timeout_seconds,
+            token_file=self.token_file,
+            workers=tuple(self._worker_spec(worker) for worker in self.workers),
+        )
+
+    def _worker_spec(self, worker: StaticWorker) -> WorkerSpec:
+        uid = f"{self.namespace}/{self.name}/{worker.name}@{worker.address}:{worker.http_port}"
+        return WorkerSpec(uid=uid, **worker.model_dump())
+
+
+class StaticFile(_Entry):
+    """The whole file."""
+
+    fleets: tuple[StaticFleet, ...]
+
+
+def load_static(path: Path) -> Snapshot:
+    """Fleets from a file.
+
+    Raises:
+        StaticFileError: unreadable, not YAML, or a field is wrong.
+    """
+    try:
+        parsed = StaticFile.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise StaticFileError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StaticFileError(f"{path}: {where or 'file'}: {first['msg']}") from error
+    return Snapshot(tuple(fleet.to_spec() for fleet in parsed.fleets))
+
+
+async def watch_static(path: Path, publish: Callable[[Snapshot], None], complain: Callable[[str], None]) -> None:
+    """Publish the file now and after each change; a broken file is complained about, and the last good one stays.
+
+    Raises:
+        StaticFileError: the file is wrong at the start.
+    """
+    stamp = read_stamp(path)
+    publish(load_static(path))
+    while True:
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        newest = read_stamp(path)
+        if newest == stamp:
+            continue
+        stamp = newest
+        try:
+            publish(load_static(path))
+        except StaticFileError as error:
+            complain(str(error))
+
+
+def read_stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when the file does; None while there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino

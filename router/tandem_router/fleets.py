@@ -1,0 +1,257 @@
+"""The fleets that this router serves, and what it knows of each worker at this moment."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tandem_api.worker import KVCounters, WorkerState
+from tandem_router.admission import AdmissionQueue
+from tandem_router.claims import Placement
+from tandem_router.errors import ModelNotFoundError
+from tandem_router.http1.outbound import Endpoint, Exchange, WorkerLostError
+from tandem_router.policy.prefix_index import PrefixIndex, seed_of
+from tandem_router.policy.rates import RateEstimate
+from tandem_router.policy.revisions import Readiness
+from tandem_router.snapshot import FleetSpec, Snapshot, WorkerSpec
+
+ALIVE_S = 3.5  # a worker whose state could not be read for this long is not used
+AVOID_FIRST_S = 0.5
+AVOID_MAX_S = 10.0
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Bounds of what the router keeps."""
+
+    default_slots: int = 256
+    queue_limit: int = 1024
+    index_blocks: int = 65_536
+
+
+class Worker:
+    """One worker. `inflight` and `backlog_tokens` change only through `claims.Claim`."""
+
+    def __init__(self, spec: WorkerSpec, bit: int, default_slots: int) -> None:
+        self.spec = spec
+        self.bit = bit
+        self.endpoint = Endpoint(spec.address, spec.http_port)
+        self.state: WorkerState | None = None
+        self.seen_s: float | None = None
+        self.running = 0
+        self.backlog_tokens = 0
+        self.rate = RateEstimate()
+        self.exchanges: set[Exchange] = set()
+        self._default_slots = default_slots
+        self._failures = 0
+        self._avoid_until_s = 0.0
+
+    @property
+    def name(self) -> str:
+        """The pod's name."""
+        return self.spec.name
+
+    @property
+    def is_prefill(self) -> bool:
+        """Runs the prefill leg; every other role answers clients."""
+        return self.spec.role == "prefill"
+
+    @property
+    def admin_endpoint(self) -> Endpoint | None:
+        """Where its state is asked."""
+        return None if self.spec.admin_port is None else Endpoint(self.spec.address, self.spec.admin_port)
+
+    @property
+    def slots(self) -> int:
+        """Requests that it runs at once."""
+        return (self.state.slots if self.state is not None else 0) or self._default_slots
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Learned prefill rate."""
+        return self.rate.tokens_per_s
+
+    def is_alive(self, now_s: float) -> bool:
+        """Its state has been read lately."""
+        if self.spec.admin_port is None:
+            return True
+        return self.seen_s is not None and now_s - self.seen_s <= ALIVE_S
+
+    def is_usable(self, now_s: float) -> bool:
+        """New requests may go there."""
+        if not self.spec.ready or self.spec.terminating or not self.is_alive(now_s):
+            return False
+        return self.state is None or (self.state.ready and not self.state.draining)
+
+    def is_avoided(self, now_s: float) -> bool:
+        """It failed a moment ago."""
+        return now_s < self._avoid_until_s
+
+    def note_failure(self, now_s: float) -> None:
+        """A leg failed through its fault: avoid it for a time that doubles with each failure in a row."""
+        self._avoid_until_s = now_s + min(AVOID_MAX_S, AVOID_FIRST_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 8)
+
+    def note_success(self) -> None:
+        """A leg succeeded."""
+        self._failures = 0
+        self._avoid_until_s = 0.0
+
+    def fail_silent(self, now_s: float, silence_s: float) -> None:
+        """Give up its exchanges that have been silent for `silence_s`, unless it is we who do not read."""
+        for exchange in list(self.exchanges):
+            if not exchange.is_paused and now_s - exchange.last_byte_s > silence_s:
+                exchange.fail(WorkerLostError(f"{self.name} is silent and not seen alive"))
+
+
+class Fleet:
+    """One InferenceDeployment."""
+
+    def __init__(self, spec: FleetSpec, capacity: Capacity) -> None:
+        self.spec = spec
+        self.workers: dict[str, Worker] = {}  # by uid
+        self.queue: AdmissionQueue[Placement] = AdmissionQueue(capacity.queue_limit)
+        self.index_seed = seed_of(spec.uid)
+        self.remote_prefills = 0
+        self.local_prefills = 0
+        self._departed = KVCounters()
+
+    @property
+    def key(self) -> str:
+        """namespace/name."""
+        return f"{self.spec.namespace}/{self.spec.name}"
+
+    def usable(self, now_s: float) -> list[Worker]:
+        """Workers for new requests."""
+        return [worker for worker in self.workers.values() if worker.is_usable(now_s)]
+
+    def can_serve(self, now_s: float) -> bool:
+        """There is a worker that can answer."""
+        return any(not worker.is_prefill for worker in self.usable(now_s))
+
+    def kv_totals(self) -> KVCounters:
+        """KV moved by all workers of this fleet since this router started; never falls when a worker leaves."""
+        states = [worker.state.kv for worker in self.workers.values() if worker.state is not None]
+        return sum_counters([self._departed, *states])
+
+    def take_state(self, worker: Worker, state: WorkerState, now_s: float) -> bool:
+        """A worker told its state. Returns whether its engine has restarted since the last time."""
+        restarted = worker.state is not None and worker.state.instance != state.instance
+        if restarted:
+            self.retire_counters(worker)
+        worker.state, worker.seen_s = state, now_s
+        return restarted
+
+    def retire_counters(self, worker: Worker) -> None:
+        """Keep what a worker counted before it left or restarted."""
+        if worker.state is not None:
+            self._departed = sum_counters([self._departed, worker.state.kv])
+
+
+def readiness(workers: Iterable[Worker]) -> dict[str, Readiness]:
+    """What is ready of each kv-revision."""
+    groups: dict[str, list[Worker]] = {}
+    for worker in workers:
+        groups.setdefault(worker.spec.kv_revision, []).append(worker)
+    return {revision: _readiness(members) for revision, members in groups.items()}
+
+
+def _readiness(members: list[Worker]) -> Readiness:
+    prefill = sum(worker.is_prefill for worker in members)
+    return Readiness(prefill, len(members) - prefill, max(worker.spec.created for worker in members))
+
+
+def sum_counters(counters: Iterable[KVCounters]) -> KVCounters:
+    """Field by field."""
+    rows = list(counters)
+    return KVCounters(**{name: sum(getattr(row, name) for row in rows) for name in KVCounters.model_fields})
+
+
+class Catalog:
+    """All fleets, the names they are served under, and the prefix index over all their workers."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
+        self._free_bits: list[int] = []
+        self._next_bit = 1
+        self.fleets: dict[str, Fleet] = {}  # by uid
+        self.names: dict[str, Fleet] = {}  # as clients ask for them
+        self.index = PrefixIndex(capacity.index_blocks)
+        self.is_synced = False
+
+    def workers(self) -> Iterator[tuple[Fleet, Worker]]:
+        """Every worker with its fleet."""
+        for fleet in self.fleets.values():
+            for worker in fleet.workers.values():
+                yield fleet, worker
+
+    def resolve(self, model: str) -> Fleet:
+        """The fleet that clients mean by `model`.
+
+        Raises:
+            ModelNotFoundError: nobody serves it.
+        """
+        fleet = self.names.get(model)
+        if fleet is None:
+            shown = model if len(model) <= 100 else model[:100] + "…"
+            message = f"The model `{shown}` does not exist: name one of GET /v1/models."
+            raise ModelNotFoundError(message, code="model_not_found", param="model")
+        return fleet
+
+    def holds_name(self, fleet: Fleet) -> bool:
+        """`fleet` answers to its plain served name."""
+        return self.names.get(fleet.spec.served_name) is fleet
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Take over what discovery sees; workers that stay keep what is known of them."""
+        wanted = {spec.uid: spec for spec in snapshot.fleets}
+        for uid in [uid for uid in self.fleets if uid not in wanted]:
+            self._drop_fleet(self.fleets.pop(uid))
+        for uid, spec in wanted.items():
+            fleet = self.fleets.get(uid) or self.fleets.setdefault(uid, Fleet(spec, self._capacity))
+            fleet.spec = spec
+            self._apply_workers(fleet)
+            fleet.queue.wake()
+        self.names = served_names(self.fleets.values())
+        self.is_synced = True
+
+    def forget_cache(self, worker: Worker) -> None:
+        """The engine restarted: its cache is empty."""
+        self.index.forget(worker.bit)
+
+    def _apply_workers(self, fleet: Fleet) -> None:
+        wanted = {spec.uid: spec for spec in fleet.spec.workers}
+        for uid in [uid for uid in fleet.workers if uid not in wanted]:
+            self._drop_worker(fleet, fleet.workers.pop(uid))
+        for uid, spec in wanted.items():
+            worker = fleet.workers.get(uid)
+            if worker is None or worker.endpoint != Endpoint(spec.address, spec.http_port):
+                if worker is not None:
+                    self._drop_worker(fleet, worker)
+                fleet.workers[uid] = Worker(spec, self._take_bit(), self._capacity.default_slots)
+            else:
+                worker.spec = spec
+
+    def _drop_fleet(self, fleet: Fleet) -> None:
+        for worker in fleet.workers.values():
+            self._drop_worker(fleet, worker)
+
+    def _drop_worker(self, fleet: Fleet, worker: Worker) -> None:
+        fleet.retire_counters(worker)
+        self.index.forget(worker.bit)
+        self._free_bits.append(worker.bit)
+
+    def _take_bit(self) -> int:
+        if self._free_bits:
+            return self._free_bits.pop()
+        bit, self._next_bit = self._next_bit, self._next_bit << 1
+        return bit
+
+
+def served_names(fleets: Iterable[Fleet]) -> dict[str, Fleet]:
+    """Names under which fleets are served: the oldest holds its plain name; `<namespace>/<name>` always works."""
+    names: dict[str, Fleet] = {}
+    by_age = sorted(fleets, key=lambda fleet: (fleet.spec.created, fleet.key))
+    for fleet in by_age:
+        names.setdefault(fleet.spec.served_name, fleet)
+    for fleet in by_age:
+        names.setdefault(f"{fleet.spec.namespace}/{fleet.spec.served_name}", fleet)
+    return names

@@ -1,0 +1,65 @@
+"""Which headers cross the router, in both directions. No I/O."""
+
+from tandem_router.errors import BadRequestError
+from tandem_router.http1.messages import Headers, end_to_end
+
+REQUEST_ID = b"x-request-id"
+TIMEOUT_MS = b"x-request-timeout-ms"
+SERVED_BY = b"x-served-by"
+
+_REFUSED_PREFIXES = (b"x-tandem-", b"x-data-parallel-", b"x-gateway-destination-")
+_REFUSED = frozenset((b"x-prefiller-host-port", b"x-prefiller-hosts-ports", b"x-kv-transfer-params"))
+_REPLACED = frozenset(
+    (b"host", b"content-length", b"authorization", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS)
+)
+_ANSWER_DROPPED = frozenset((b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY))
+
+
+def engine_headers(headers: Headers) -> Headers:
+    """The client's headers as the engine may see them; its credentials stay here.
+
+    Raises:
+        BadRequestError: a header that only Tandem may set.
+    """
+    for key, _ in headers:
+        low = key.lower()
+        if low.startswith(_REFUSED_PREFIXES) or low in _REFUSED:
+            name = low.decode("latin-1")
+            raise BadRequestError(
+                f"The header {name} may not be set by clients. Remove it.", code="header_refused", param=name
+            )
+    return [(key, value) for key, value in end_to_end(headers) if key.lower() not in _REPLACED]
+
+
+def leg_headers(base: Headers, *, transport_id: str, bearer: str | None, remaining_s: float) -> Headers:
+    """Headers of one leg: `base`, our request id, the fleet's bearer, and what is left of the deadline."""
+    ours = [
+        (b"X-Request-Id", transport_id.encode()),
+        (b"X-Request-Timeout-Ms", b"%d" % max(1, int(remaining_s * 1000))),
+    ]
+    if bearer is not None:
+        ours.append((b"Authorization", b"Bearer " + bearer.encode()))
+    return base + ours
+
+
+def client_headers(headers: Headers, *, request_id: bytes | None, served_by: str) -> Headers:
+    """The worker's headers as the client sees them, framing left to the writer."""
+    kept = [(key, value) for key, value in end_to_end(headers) if key.lower() not in _ANSWER_DROPPED]
+    if request_id is not None:
+        kept.append((b"X-Request-Id", request_id))
+    kept.append((b"X-Served-By", served_by.encode()))
+    return kept
+
+
+def parse_timeout_s(value: bytes | None, limit_s: float) -> float:
+    """Deadline that the client set, at most `limit_s`.
+
+    Raises:
+        BadRequestError: not a positive number of milliseconds.
+    """
+    if value is None:
+        return limit_s
+    if not value.isdigit() or len(value) > 12 or int(value) == 0:
+        name = TIMEOUT_MS.decode()
+        raise BadRequestError(f"The header {name} must be a positive whole number.", code="invalid_header", param=name)
+    return min(limit_s, int(value) / 1000)

@@ -1,0 +1,109 @@
+"""One leg of a request: the call to one worker, and what its answer means for the request."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tandem_router import jsontext
+from tandem_router.fleets import Worker
+from tandem_router.http1.messages import Headers, Response, encode_request
+from tandem_router.http1.outbound import ConnectError, UpstreamError, UpstreamPool
+
+RETRIABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
+RELEASE_PATH = b"/tandem/v1/leases:release"
+RELEASE_TIMEOUT_S = 2.0
+MAX_PREFILL_ANSWER_BYTES = 4 << 20
+
+
+class LegError(Exception):
+    """The worker did not do its part; nothing has been sent to the client, so another may.
+
+    Attributes:
+        status: what the worker answered, None if it did not.
+        reached: the worker may have begun to work.
+    """
+
+    def __init__(self, worker: Worker, reason: str, *, status: int | None = None, reached: bool = True) -> None:
+        super().__init__(f"{worker.name}: {reason}")
+        self.worker = worker
+        self.status = status
+        self.reached = reached
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillResult:
+    """What the prefill leg brought.
+
+    Attributes:
+        kv_transfer_params: given verbatim to the decode worker; None when the prefill worker kept nothing.
+        computed_tokens: prompt tokens that were not in its cache.
+    """
+
+    kv_transfer_params: Mapping[str, Any] | None
+    computed_tokens: int = 0
+
+
+async def run_prefill(
+    pool: UpstreamPool, worker: Worker, path: str, headers: Headers, body: bytes, timeout_s: float
+) -> PrefillResult:
+    """The prefill leg, whole.
+
+    Raises:
+        LegError: refused, died, timed out, or answered with what is not a completion.
+    """
+    request = encode_request(b"POST", path.encode(), worker.endpoint.authority, headers, body)
+    try:
+        async with asyncio.timeout(timeout_s):
+            answer = await pool.fetch(worker.endpoint, request, MAX_PREFILL_ANSWER_BYTES, worker.exchanges)
+    except UpstreamError as error:
+        raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
+    except TimeoutError as error:
+        raise LegError(worker, f"no prefill within {timeout_s:g} s") from error
+    return read_prefill(worker, answer)
+
+
+def read_prefill(worker: Worker, answer: Response) -> PrefillResult:
+    """What a prefill worker's answer means.
+
+    Raises:
+        LegError: an error that another worker may not have, or not a completion.
+    """
+    status = answer.head.status
+    if status in RETRIABLE:
+        raise LegError(worker, f"HTTP {status}", status=status)
+    if status != 200:
+        return PrefillResult(None)  # the decode worker will tell the client what is wrong with the request
+    try:
+        fields = jsontext.loads(answer.body)
+        params = fields.get("kv_transfer_params")
+    except (jsontext.JSONDecodeError, AttributeError):
+        raise LegError(worker, "the answer is not a completion", status=status) from None
+    return PrefillResult(params if isinstance(params, dict) else None, computed_tokens(fields.get("usage")))
+
+
+def computed_tokens(usage: object) -> int:
+    """Prompt tokens of `usage` that were computed, not found in the cache."""
+    if not isinstance(usage, dict):
+        return 0
+    details = usage.get("prompt_tokens_details") or {}
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    total = usage.get("prompt_tokens")
+    return max(0, total - (cached or 0)) if isinstance(total, int) and isinstance(cached, int | None) else 0
+
+
+async def release_lease(pool: UpstreamPool, worker: Worker, bearer: str | None, transport_id: str) -> None:
+    """Tell a prefill worker that nobody will pull the KV of `transport_id`. Failure is left to the lease's expiry."""
+    endpoint = worker.admin_endpoint
+    if endpoint is None:
+        return
+    headers: Headers = [(b"Content-Type", b"application/json")]
+    if bearer is not None:
+        headers.append((b"Authorization", b"Bearer " + bearer.encode()))
+    body = jsontext.dumps({"request_id": transport_id})
+    request = encode_request(b"POST", RELEASE_PATH, endpoint.authority, headers, body)
+    try:
+        async with asyncio.timeout(RELEASE_TIMEOUT_S):
+            await pool.fetch(endpoint, request)
+    except (UpstreamError, TimeoutError):
+        return

@@ -1,0 +1,75 @@
+"""Asks every worker for its state once a second; a worker that does not answer for some seconds is not used."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from tandem_api.worker import WorkerState
+from tandem_router.fleets import ALIVE_S, Catalog, Fleet, Worker
+from tandem_router.http1.messages import encode_request
+from tandem_router.http1.outbound import Endpoint, UpstreamError, UpstreamPool
+
+LOG = logging.getLogger(__name__)
+STATE_PATH = b"/tandem/v1/state"
+INTERVAL_S = 1.0
+TIMEOUT_S = 1.0
+MAX_STATE_BYTES = 16 * 1024
+STALL_S = 120.0  # a stream this silent is given up even if its worker seems alive
+
+
+@dataclass
+class LivenessPoller:
+    """Keeps `Worker.state` fresh, and gives up what runs on workers that are lost."""
+
+    catalog: Catalog
+    pool: UpstreamPool
+    _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            self.tick(self.pool.loop.time())
+            await asyncio.sleep(INTERVAL_S)
+
+    def tick(self, now_s: float) -> None:
+        """One round: ask all, give up the lost, wake the waiting."""
+        for fleet, worker in self.catalog.workers():
+            self.ask_soon(fleet, worker)
+            worker.fail_silent(now_s, STALL_S if worker.is_alive(now_s) else ALIVE_S)
+        for fleet in self.catalog.fleets.values():
+            fleet.queue.wake()
+
+    def ask_soon(self, fleet: Fleet, worker: Worker) -> None:
+        """Ask for the worker's state, unless it is being asked."""
+        uid, endpoint = worker.spec.uid, worker.admin_endpoint
+        if endpoint is None or uid in self._asking:
+            return
+        task = self.pool.loop.create_task(self._ask(fleet, worker, endpoint))
+        self._asking[uid] = task
+        task.add_done_callback(lambda _: self._asking.pop(uid, None))
+
+    async def _ask(self, fleet: Fleet, worker: Worker, endpoint: Endpoint) -> None:
+        state = await fetch_state(self.pool, endpoint)
+        if state is None:
+            return
+        was_usable = worker.is_usable(self.pool.loop.time())
+        if fleet.take_state(worker, state, self.pool.loop.time()):
+            self.catalog.forget_cache(worker)
+        if not was_usable:
+            fleet.queue.wake()
+
+
+async def fetch_state(pool: UpstreamPool, endpoint: Endpoint) -> WorkerState | None:
+    """A worker's state, None when it does not tell."""
+    request = encode_request(b"GET", STATE_PATH, endpoint.authority, [], b"")
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            answer = await pool.fetch(endpoint, request, MAX_STATE_BYTES)
+        return WorkerState.model_validate_json(answer.body) if answer.head.status == 200 else None
+    except (UpstreamError, TimeoutError):
+        return None
+    except ValidationError as error:
+        LOG.warning("worker state unreadable", extra={"endpoint": str(endpoint), "error": str(error)[:500]})
+        return None

@@ -1,0 +1,113 @@
+"""Places a request on workers: gathers what the pure policy asks for, and claims what it decides."""
+
+import random
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+
+from tandem_router.claims import Claim, Placement
+from tandem_router.errors import UpstreamFailedError
+from tandem_router.fleets import Fleet, Worker, readiness
+from tandem_router.policy.pairing import (
+    PairingRules,
+    decide_decode,
+    decide_prefill,
+    is_local_better,
+    missing_tokens,
+)
+from tandem_router.policy.prefix_index import PrefixIndex
+from tandem_router.policy.revisions import choose_revision
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What placing needs to know of a request.
+
+    Attributes:
+        blocks: hashes of its prompt's blocks.
+        whole_reason: why it must not be split, None if it may.
+        failed: uids of workers that have failed it; grows as the request is retried.
+    """
+
+    tokens: int
+    blocks: list[int]
+    whole_reason: str | None
+    failed: set[str]
+
+
+class Placer:
+    """Places requests of any fleet. `draw` gives numbers in [0, 1)."""
+
+    def __init__(self, index: PrefixIndex, rules: PairingRules, draw: Callable[[], float] = random.random) -> None:
+        self._index = index
+        self._rules = rules
+        self._draw = draw
+
+    def place(self, fleet: Fleet, errand: Errand, now_s: float) -> Placement | None:
+        """Claim a pair for `errand`; None when it must wait.
+
+        Raises:
+            UpstreamFailedError: every worker that could answer has already failed this request.
+        """
+        usable = fleet.usable(now_s)
+        revision = choose_revision(
+            readiness(usable), fleet.spec.weights, self._draw(), has_prefill=fleet.spec.has_prefill
+        )
+        if revision is None:
+            return None
+        workers = [worker for worker in usable if worker.spec.kv_revision == revision]
+        decodes = [worker for worker in workers if not worker.is_prefill]
+        decodes = preferred(decodes, errand.failed, now_s)
+        if not decodes:
+            raise UpstreamFailedError("Every worker that could answer has failed this request.", code="workers_failed")
+        decode = decide_decode(errand.tokens, decodes, self._hits(errand, decodes), self._draw())
+        if decode is None:
+            return None
+        return self._with_prefill(fleet, errand, revision, decode, workers, now_s)
+
+    def replace_prefill(self, fleet: Fleet, errand: Errand, revision: str, now_s: float) -> Claim | None:
+        """Another prefill worker that can start now, None if there is none."""
+        workers = [worker for worker in fleet.usable(now_s) if worker.spec.kv_revision == revision]
+        return self._claim_prefill(fleet, errand, workers, now_s)
+
+    def _with_prefill(
+        self, fleet: Fleet, errand: Errand, revision: str, decode: Worker, workers: list[Worker], now_s: float
+    ) -> Placement | None:
+        reason = self._local_reason(fleet, errand, decode)
+        prefill: Claim | None = None
+        if reason is None:
+            prefill = self._claim_prefill(fleet, errand, workers, now_s)
+            reason = "remote"
+            if prefill is None:
+                if fleet.spec.on_prefill_failure == "Fail" or self._is_busy(workers, errand.failed):
+                    return None
+                reason = "no_prefill_worker"
+        return Placement(revision, Claim(decode, errand.tokens, fleet.queue.wake), prefill, reason)
+
+    def _local_reason(self, fleet: Fleet, errand: Errand, decode: Worker) -> str | None:
+        if not fleet.spec.has_prefill:
+            return "mixed"
+        if errand.whole_reason is not None:
+            return errand.whole_reason
+        hits = self._hits(errand, [decode])
+        return "cached" if is_local_better(errand.tokens, decode, hits, self._rules) else None
+
+    def _claim_prefill(self, fleet: Fleet, errand: Errand, workers: list[Worker], now_s: float) -> Claim | None:
+        prefills = preferred([worker for worker in workers if worker.is_prefill], errand.failed, now_s)
+        hits = self._hits(errand, prefills)
+        chosen = decide_prefill(errand.tokens, prefills, hits, self._draw()) if prefills else None
+        if chosen is None:
+            return None
+        return Claim(chosen, missing_tokens(errand.tokens, chosen, hits), fleet.queue.wake)
+
+    def _hits(self, errand: Errand, workers: list[Worker]) -> dict[int, int]:
+        return self._index.hits(errand.blocks, [worker.bit for worker in workers]) if errand.blocks else {}
+
+    def _is_busy(self, workers: list[Worker], failed: Container[str]) -> bool:
+        """A prefill worker exists and will come free."""
+        return any(worker.is_prefill and worker.spec.uid not in failed for worker in workers)
+
+
+def preferred(workers: list[Worker], failed: Container[str], now_s: float) -> list[Worker]:
+    """Those that have not failed this request, without those that failed others a moment ago unless all did."""
+    able = [worker for worker in workers if worker.spec.uid not in failed]
+    return [worker for worker in able if not worker.is_avoided(now_s)] or able

@@ -1,0 +1,184 @@
+"""What the command line and the environment say."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tandem_api import labels
+
+DEFAULT_KEYS_DIR = "/etc/tandem/router"
+SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that may differ between two routers."""
+
+    host: str
+    port: int
+    internal_port: int
+    namespaces: tuple[str, ...] | None  # None: all
+    static_file: Path | None
+    state_dir: Path | None
+    keys_dir: Path
+    service_account_dir: Path
+    api_server: str | None
+    replica: str
+    drain_timeout_s: float
+    max_body_bytes: int
+    default_slots: int
+    queue_limit: int
+    index_blocks: int
+    min_remote_tokens: int
+    retries: int
+    prefill_timeout_s: float
+    first_byte_timeout_s: float
+    internal_tls_cert: Path | None
+    internal_tls_key: Path | None
+
+
+def build_parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The command line, with defaults from the environment."""
+    parser = argparse.ArgumentParser(
+        prog="tandem-router",
+        description="OpenAI-compatible router for disaggregated inference fleets: chooses a prefill and a "
+        "decode worker for each request, hands the KV cache over, relays tokens.",
+    )
+    _add_listening(parser, env)
+    _add_discovery(parser, env)
+    _add_limits(parser)
+    return parser
+
+
+def _add_listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
+    group = parser.add_argument_group("listening")
+    group.add_argument("--host", default=env.get("POD_IP", "::"), help="address to bind (default: $POD_IP, else ::)")
+    group.add_argument("--port", type=int, default=labels.ROUTER_HTTP_PORT, help="clients (default: %(default)s)")
+    group.add_argument(
+        "--internal-port",
+        type=int,
+        default=labels.ROUTER_INTERNAL_PORT,
+        help="operator and other routers, with a bearer token (default: %(default)s)",
+    )
+    group.add_argument("--internal-tls-cert", type=Path, help="certificate of the internal listener, PEM")
+    group.add_argument("--internal-tls-key", type=Path, help="its key, PEM")
+    group.add_argument(
+        "--drain-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long streams may go on after SIGTERM (default: %(default)s)",
+    )
+
+
+def _add_discovery(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
+    group = parser.add_argument_group("discovery")
+    group.add_argument(
+        "--namespaces", default="", help="namespaces to serve, comma-separated, or 'all' (default: the router's own)"
+    )
+    group.add_argument("--static", type=Path, metavar="FILE", help="fleets from a YAML file instead of Kubernetes")
+    group.add_argument("--state-dir", type=Path, help="where the last good state is kept for the next start")
+    group.add_argument(
+        "--keys-dir",
+        type=Path,
+        default=env.get("TANDEM_ROUTER_KEYS_DIR", DEFAULT_KEYS_DIR),
+        help="directory of router.key (default: %(default)s)",
+    )
+    group.add_argument(
+        "--api-server",
+        metavar="URL",
+        help="Kubernetes API (default: from KUBERNETES_SERVICE_HOST and _PORT)",
+    )
+    group.add_argument(
+        "--service-account-dir",
+        type=Path,
+        default=env.get("TANDEM_SERVICEACCOUNT_DIR", SERVICE_ACCOUNT_DIR),
+        help="directory of token, ca.crt and namespace (default: %(default)s)",
+    )
+    group.add_argument(
+        "--replica",
+        default=env.get("POD_NAME", env.get("HOSTNAME", "router")),
+        help="name of this replica (default: $POD_NAME)",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits and policy")
+    group.add_argument("--max-body-bytes", type=int, default=16 * 1024 * 1024, metavar="N", help="of a request")
+    group.add_argument("--default-slots", type=int, default=256, metavar="N", help="of workers that do not tell theirs")
+    group.add_argument("--queue-limit", type=int, default=1024, metavar="N", help="waiting requests per fleet")
+    group.add_argument("--index-blocks", type=int, default=65_536, metavar="N", help="prefix blocks of 256 bytes kept")
+    group.add_argument(
+        "--min-remote-tokens",
+        type=int,
+        default=64,
+        metavar="N",
+        help="prefill stays on a decode worker that holds the prompt but for so many tokens (default: %(default)s)",
+    )
+    group.add_argument("--retries", type=int, default=2, metavar="N", help="per leg, before the first byte")
+    group.add_argument(
+        "--prefill-timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="of a prefill leg, plus 10 ms per prompt token (default: %(default)s)",
+    )
+    group.add_argument(
+        "--first-byte-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="of the answering leg (default: %(default)s)",
+    )
+
+
+def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from flags and environment; exits with a usage message when they are wrong."""
+    parser = build_parser(env)
+    given = parser.parse_args(arguments)
+    if (given.internal_tls_cert is None) != (given.internal_tls_key is None):
+        parser.error("--internal-tls-cert and --internal-tls-key belong together: give both or neither")
+    return Settings(
+        host=given.host,
+        port=given.port,
+        internal_port=given.internal_port,
+        namespaces=parse_namespaces(given.namespaces, given.service_account_dir),
+        static_file=given.static,
+        state_dir=given.state_dir,
+        keys_dir=given.keys_dir,
+        service_account_dir=given.service_account_dir,
+        api_server=given.api_server or api_server_from(env),
+        replica=given.replica,
+        drain_timeout_s=given.drain_timeout,
+        max_body_bytes=given.max_body_bytes,
+        default_slots=given.default_slots,
+        queue_limit=given.queue_limit,
+        index_blocks=given.index_blocks,
+        min_remote_tokens=given.min_remote_tokens,
+        retries=given.retries,
+        prefill_timeout_s=given.prefill_timeout,
+        first_byte_timeout_s=given.first_byte_timeout,
+        internal_tls_cert=given.internal_tls_cert,
+        internal_tls_key=given.internal_tls_key,
+    )
+
+
+def parse_namespaces(text: str, service_account_dir: Path) -> tuple[str, ...] | None:
+    """Namespaces to serve, None for all; empty text means the service account's own."""
+    if text.strip() == "all":
+        return None
+    named = tuple(part.strip() for part in text.split(",") if part.strip())
+    if named:
+        return named
+    own = service_account_dir / "namespace"
+    return (own.read_text().strip(),) if own.exists() else ("default",)
+
+
+def api_server_from(env: Mapping[str, str]) -> str | None:
+    """URL of the API server that Kubernetes puts into every pod's environment."""
+    host, port = env.get("KUBERNETES_SERVICE_HOST"), env.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return None
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

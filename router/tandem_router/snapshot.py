@@ -1,0 +1,86 @@
+"""Which fleets and workers there are: the value that every kind of discovery brings, and its form on disk. No I/O."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tandem_router import jsontext
+
+OnPrefillFailure = Literal["Retry", "Local", "Fail"]
+RoleName = Literal["prefill", "decode", "mixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker as discovery sees it.
+
+    Attributes:
+        uid: identity; a pod that comes back under its old name is another worker.
+        admin_port: where its state is asked; None for an engine without Tandem's worker, taken for alive.
+        ready: Kubernetes calls it ready.
+        created: RFC 3339 time, comparable as text.
+    """
+
+    name: str
+    uid: str
+    role: RoleName
+    address: str
+    http_port: int
+    admin_port: int | None
+    kv_revision: str
+    ready: bool = True
+    terminating: bool = False
+    created: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """One InferenceDeployment, as far as requests need it.
+
+    Attributes:
+        has_prefill: requests are meant to be split into prefill and decode.
+        weights: (kv-revision, percent) from status; empty: the newest that is ready.
+        token_file: bearer of the engines, for static fleets; None: derived from the router key.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    served_name: str
+    generation: int = 0
+    created: str = ""
+    has_prefill: bool = True
+    on_prefill_failure: OnPrefillFailure = "Retry"
+    queue_timeout_s: float | None = None
+    request_timeout_s: float = 1800.0
+    weights: tuple[tuple[str, int], ...] = ()
+    token_file: str | None = None
+    workers: tuple[WorkerSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All fleets that a router may serve."""
+
+    fleets: tuple[FleetSpec, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Form on disk."""
+        return jsontext.dumps(self)
+
+
+def parse_snapshot(text: bytes) -> Snapshot:
+    """Inverse of `Snapshot.to_json`.
+
+    Raises:
+        ValueError: not a snapshot of this version of the router.
+    """
+    try:
+        return Snapshot(tuple(_parse_fleet(fleet) for fleet in jsontext.loads(text)["fleets"]))
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a snapshot: {error}") from error
+
+
+def _parse_fleet(fields: dict[str, Any]) -> FleetSpec:
+    workers = tuple(WorkerSpec(**worker) for worker in fields.pop("workers"))
+    weights = tuple((revision, percent) for revision, percent in fields.pop("weights"))
+    return FleetSpec(**fields, workers=workers, weights=weights)
