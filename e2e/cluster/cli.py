@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> int:
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error}; TANDEM_CACHE must be a writable folder with some GB free", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -77,7 +80,7 @@ def add_build(commands: Any) -> None:
         default=list(ALL),
         help=f"families to build; 'light' means {', '.join(CONTROL_PLANE)} (default: all)",
     )
-    build.add_argument("--jobs", type=int, metavar="N", help="compile N packages at once (default: all cores)")
+    build.add_argument("--jobs", type=parse_jobs, metavar="N", help="compile N packages at once (default: all cores)")
     build.set_defaults(run=run_build)
 
 
@@ -135,6 +138,12 @@ def parse_image(text: str) -> tuple[str, Path]:
     if not (name and separator and folder):
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=FOLDER")
     return name, Path(folder).expanduser().absolute()
+
+
+def parse_jobs(text: str) -> int:
+    if not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number from 1")
+    return int(text)
 
 
 def run_build(options: argparse.Namespace, progress: Progress) -> int:

@@ -10,6 +10,8 @@ from typing import Any, Self
 import httpx
 import yaml
 
+from cluster.errors import ClusterError
+
 
 class ApiClient(AbstractContextManager["ApiClient"]):
     """Talks to one API server, never through a proxy."""
@@ -37,15 +39,21 @@ class ApiClient(AbstractContextManager["ApiClient"]):
             return False
 
     def fetch(self, path: str) -> dict[str, Any] | None:
-        """The object or list at ``path``; None for 404."""
-        answer = self._http.get(path)
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        """The object or list at ``path``; None while there is none, or no answer yet: ask again."""
+        try:
+            answer = self._http.get(path)
+        except httpx.TransportError:
             return None
-        answer.raise_for_status()
-        return dict(answer.json())
+        return dict(answer.json()) if answer.is_success else None
 
     def create(self, path: str, manifest: dict[str, Any]) -> None:
-        self._http.post(path, json=manifest).raise_for_status()
+        """Raises ClusterError with the API server's reason."""
+        try:
+            answer = self._http.post(path, json=manifest)
+        except httpx.TransportError as error:
+            raise ClusterError(f"the API server did not take {path}: {error}", "try again") from error
+        if answer.is_error:
+            raise ClusterError(f"the API server refused {path}: {answer.text}", "mend what it names")
 
 
 def connect(kubeconfig: Path, ca: Path) -> ApiClient:

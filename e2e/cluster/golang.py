@@ -82,11 +82,21 @@ def install_toolchain(toolchain: Toolchain, places: Places, progress: Progress) 
             step.result = str(toolchain.executable)
 
 
-def install_package(target: Path, log: Path) -> None:
-    from uv import find_uv_bin  # only a machine without a fitting Go needs it
+def find_uv() -> str:
+    try:
+        from uv import find_uv_bin  # only a machine without a fitting Go needs it
 
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        raise ClusterError(
+            "there is no Go, and no uv to install it with",
+            "put Go 1.26 or newer on the PATH, or install the development requirements",
+        ) from None
+
+
+def install_package(target: Path, log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [find_uv_bin(), "pip", "install", "--target", str(target), "--require-hashes"]
+    command = [find_uv(), "pip", "install", "--target", str(target), "--require-hashes"]
     command += ["-r", str(REQUIREMENT)]
     with log.open("w") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)

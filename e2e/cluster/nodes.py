@@ -117,7 +117,7 @@ def wait_for_nodes(run: RunFolder, spec: ClusterSpec, client: ApiClient, step: S
 
     def are_ready() -> bool:
         check_alive(run)
-        ready = sum(is_ready_node(node) for node in (client.fetch("/api/v1/nodes") or {})["items"])
+        ready = sum(is_ready_node(node) for node in (client.fetch("/api/v1/nodes") or {}).get("items", []))
         step.update(f"{ready} of {wanted} nodes are Ready")
         return ready >= wanted
 

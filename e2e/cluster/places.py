@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.errors import ClusterError
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 SHARED_MEMORY = Path("/dev/shm")
 # etcd preallocates 64 MiB segments; containers often give /dev/shm only 64 MiB in all.
 SHARED_MEMORY_NEEDED_BYTES = 1 << 30
@@ -97,6 +101,12 @@ class Places:
         return self.cache / "run"
 
     def run(self, name: str) -> RunFolder:
+        """The folder of one cluster. Raises ClusterError for a name that could lead elsewhere."""
+        if not NAME.fullmatch(name):
+            raise ClusterError(
+                f"name: {name!r} is not usable",
+                "take at most 30 lower-case letters, digits and inner dashes",
+            )
         return RunFolder(self.runs / name)
 
     def lock(self, name: str) -> Path:

@@ -11,7 +11,6 @@ from typing import Any
 from cluster.errors import ClusterError
 
 PROVIDERS = ("source", "kind", "existing")
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 MOST_NODES = {"process_nodes": 16, "kwok_nodes": 5000}
 MOST_PER_NODE = {"gpus": 1024, "pods": 10_000}
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[KMGTPE]i?|k)?")
@@ -62,11 +61,6 @@ class ClusterSpec:
 
     def validate(self) -> None:
         """Raise ClusterError naming the first field that cannot be used."""
-        if not NAME.fullmatch(self.name):
-            raise ClusterError(
-                f"name: {self.name!r} is not usable",
-                "take at most 30 lower-case letters, digits and inner dashes",
-            )
         if self.provider not in PROVIDERS:
             raise ClusterError(f"provider: there is no {self.provider!r}", f"choose one of {', '.join(PROVIDERS)}")
         self._validate_nodes()

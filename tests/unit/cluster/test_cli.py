@@ -58,6 +58,34 @@ def test_failures_are_one_line_with_status_one(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == want
 
 
+@pytest.mark.parametrize("command", ["up", "down", "kubeconfig"])
+@pytest.mark.parametrize("name", ["Has Space", "../escape", "/", "", "-a", "a" * 31])
+def test_a_name_that_could_lead_elsewhere_is_refused(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Above all by down, which removes a folder of that name."""
+    assert main([command, f"--name={name}"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: name: {name!r} is not usable; take at most 30")
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variable that chooses it is in the message."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "file"))
+    assert main(["up"]) == 1
+    assert "TANDEM_CACHE must be a writable folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many"])
+def test_an_impossible_number_of_jobs_is_refused(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Go's own message would not name our flag."""
+    with pytest.raises(SystemExit):
+        main(["build", f"--jobs={jobs}"])
+    assert "write a number from 1" in capsys.readouterr().err
+
+
 def test_down_of_nothing_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     """Scripts may always call it."""
     assert main(["down", "--name", "none"]) == 0

@@ -16,10 +16,6 @@ from cluster.spec import ClusterSpec, NodeCapacity
 @pytest.mark.parametrize(
     ("spec", "want"),
     [
-        (ClusterSpec(name="Has Space"), "name: 'Has Space' is not usable"),
-        (ClusterSpec(name="../escape"), "name: '../escape' is not usable"),
-        (ClusterSpec(name=""), "name: '' is not usable"),
-        (ClusterSpec(name="a" * 31), "take at most 30"),
         (ClusterSpec(provider="cloud"), "provider: there is no 'cloud'; choose one of source, kind, existing"),
         (ClusterSpec(kwok_nodes=-1), "kwok_nodes: -1 is out of range; take 0 to 5000"),
         (ClusterSpec(process_nodes=17), "process_nodes: 17 is out of range"),
