@@ -1,0 +1,44 @@
+"""Custom resources of `tandem.dev/v1alpha1`: the only source of `crds/`, of the chart's copy and of the reference.
+
+What admission can know to be wrong is refused here by CEL, with a message that names the field and the fix.
+"""
+
+from tandem_api.v1alpha1.engine import Batching, Engine, EngineSettings, KVCache
+from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, InferenceDeploymentSpec
+from tandem_api.v1alpha1.model import Model, SecretKey
+from tandem_api.v1alpha1.policies import Autoscaling, Drain, KVTransfer, Objective, Objectives, Rollout, Routing
+from tandem_api.v1alpha1.pool import LocalObjectReference, Parallelism, PodTemplate, Pool, Resources, Toleration
+from tandem_api.v1alpha1.status import Condition, InferenceDeploymentStatus, KVStatus, PoolStatus, RevisionStatus
+from tandem_api.v1alpha1.worker_pool import MAX_NAME_LENGTH, WorkerPool, WorkerPoolSpec, WorkerPoolStatus
+
+__all__ = [
+    "MAX_NAME_LENGTH",
+    "Autoscaling",
+    "Batching",
+    "Condition",
+    "Drain",
+    "Engine",
+    "EngineSettings",
+    "InferenceDeployment",
+    "InferenceDeploymentSpec",
+    "InferenceDeploymentStatus",
+    "KVCache",
+    "KVTransfer",
+    "LocalObjectReference",
+    "Model",
+    "Objective",
+    "Objectives",
+    "Parallelism",
+    "PodTemplate",
+    "Pool",
+    "PoolStatus",
+    "Resources",
+    "RevisionStatus",
+    "Rollout",
+    "Routing",
+    "SecretKey",
+    "Toleration",
+    "WorkerPool",
+    "WorkerPoolSpec",
+    "WorkerPoolStatus",
+]

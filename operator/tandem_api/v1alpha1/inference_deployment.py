@@ -1,0 +1,62 @@
+"""InferenceDeployment: the object that users write."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from tandem_api.schema import Resource, cel
+from tandem_api.v1alpha1.engine import Engine
+from tandem_api.v1alpha1.model import Model
+from tandem_api.v1alpha1.policies import Autoscaling, Drain, KVTransfer, Objectives, Rollout, Routing
+from tandem_api.v1alpha1.pool import Pool
+from tandem_api.v1alpha1.status import InferenceDeploymentStatus
+
+
+class InferenceDeploymentSpec(Resource):
+    """One fleet: a decode pool, and a prefill pool that may be left out (then decode serves both phases)."""
+
+    model: Model
+    engine: Engine = Engine()
+    prefill: Pool | None = None
+    decode: Pool
+    kv_transfer: KVTransfer = KVTransfer()
+    objectives: Objectives | None = None
+    autoscaling: Autoscaling = Autoscaling()
+    rollout: Rollout = Rollout()
+    routing: Routing = Routing()
+    drain: Drain = Drain()
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.prefill) || self.prefill.parallelism.tensor == self.decode.parallelism.tensor",
+                    "spec.prefill.parallelism.tensor and spec.decode.parallelism.tensor must be equal in this release: "
+                    "set both to the same number",
+                ),
+                cel(
+                    "!has(self.prefill) || self.prefill.parallelism.pipeline == 1",
+                    "spec.prefill.parallelism.pipeline must be 1 when KV is handed over: use tensor parallelism",
+                ),
+                cel(
+                    "!has(self.prefill) || self.decode.parallelism.pipeline == 1",
+                    "spec.decode.parallelism.pipeline must be 1 when KV is handed over: use tensor parallelism",
+                ),
+            ]
+        }
+    )
+
+    @property
+    def served_name(self) -> str:
+        """The name that clients ask for."""
+        return self.model.served_name or self.model.name
+
+
+class InferenceDeployment(Resource):
+    """A disaggregated inference fleet: the user's object. The operator never writes its spec."""
+
+    api_version: Literal["tandem.dev/v1alpha1"] = "tandem.dev/v1alpha1"
+    kind: Literal["InferenceDeployment"] = "InferenceDeployment"
+    metadata: dict[str, Any] = {}
+    spec: InferenceDeploymentSpec
+    status: InferenceDeploymentStatus | None = None

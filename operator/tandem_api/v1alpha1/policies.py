@@ -1,0 +1,87 @@
+"""What the fleet does over time: hand-over, objectives, scaling, rollout, routing, drain."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from tandem_api.schema import Resource, cel
+
+
+class KVTransfer(Resource):
+    """How KV cache moves from prefill to decode workers."""
+
+    connector: Literal["tcp", "nccl", "nixl"] = "tcp"
+    on_prefill_failure: Annotated[
+        Literal["Retry", "Local", "Fail"],
+        Field(description="When a prefill worker fails: Retry elsewhere then Local; Local prefill; or Fail."),
+    ] = "Retry"
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.connector) || self.connector == 'tcp'",
+                    "kvTransfer.connector: only tcp is available in this release; set tcp",
+                )
+            ]
+        }
+    )
+
+
+class Objective(Resource):
+    """A latency objective as the client of the router sees it."""
+
+    percentile: Literal["p50", "p90", "p95", "p99"] = "p95"
+    seconds: Annotated[float, Field(gt=0, le=3600)]
+
+
+class Objectives(Resource):
+    """Latency objectives of the fleet."""
+
+    ttft: Annotated[Objective | None, Field(description="Time to first token.")] = None
+    tpot: Annotated[Objective | None, Field(description="Time per output token after the first.")] = None
+
+
+class Autoscaling(Resource):
+    """Who decides the size of the pools."""
+
+    mode: Annotated[
+        Literal["Fixed", "External", "Objectives"],
+        Field(description="Fixed: spec.*.replicas. External: whoever writes WorkerPool/scale (HPA, kubectl scale)."),
+    ] = "Fixed"
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.mode) || self.mode != 'Objectives'",
+                    "autoscaling.mode Objectives is not available in this release; "
+                    "use Fixed, or External with an HPA on the WorkerPools",
+                )
+            ]
+        }
+    )
+
+
+class Rollout(Resource):
+    """How a change of the pod template reaches the workers."""
+
+    strategy: Annotated[
+        Literal["Surge", "Recreate"],
+        Field(description="Surge: new workers serve before old ones go. Recreate: old ones go first (no spare GPUs)."),
+    ] = "Surge"
+    progress_deadline_seconds: Annotated[int, Field(ge=30, le=86_400)] = 1800
+    paused: bool = False
+
+
+class Routing(Resource):
+    """Limits that the router applies to each request."""
+
+    queue_timeout_seconds: Annotated[float | None, Field(ge=0, le=3600)] = None
+    request_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 1800.0
+
+
+class Drain(Resource):
+    """How long a worker that is told to stop may finish its streams."""
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
