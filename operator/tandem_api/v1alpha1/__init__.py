@@ -8,7 +8,7 @@ from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, Infere
 from tandem_api.v1alpha1.model import Model, SecretKey
 from tandem_api.v1alpha1.policies import Autoscaling, Drain, KVTransfer, Objective, Objectives, Rollout, Routing
 from tandem_api.v1alpha1.pool import LocalObjectReference, Parallelism, PodTemplate, Pool, Resources, Toleration
-from tandem_api.v1alpha1.status import Condition, InferenceDeploymentStatus, KVStatus, PoolStatus, RevisionStatus
+from tandem_api.v1alpha1.status import Condition, InferenceDeploymentStatus, PoolStatus, RevisionStatus
 from tandem_api.v1alpha1.worker_pool import MAX_NAME_LENGTH, WorkerPool, WorkerPoolSpec, WorkerPoolStatus
 
 __all__ = [
