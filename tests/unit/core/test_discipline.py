@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tandem_core.discipline import DeadlineQueue, deferred_start_s, latest_start_s
 
 

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from tandem_core.performance import PerformanceModel
 from tandem_core.profiles import PROFILES, UnknownProfileError, find_profile
 from tandem_core.refit import BAND, Refit

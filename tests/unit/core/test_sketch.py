@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tandem_core.sketch import RELATIVE_ERROR, Sketch
 
 VALUES = st.lists(st.floats(1e-4, 1e5), min_size=1, max_size=200)

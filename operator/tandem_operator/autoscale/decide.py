@@ -1,0 +1,151 @@
+"""One decision: observe health, plan both pools, hold, bound, explain."""
+
+from dataclasses import dataclass
+
+from tandem_operator.autoscale.budget import floor_workers, next_level
+from tandem_operator.autoscale.decision import Decision, PoolDecision
+from tandem_operator.autoscale.decode import Load, forecast_load, plan_decode, workers_for
+from tandem_operator.autoscale.limits import (
+    Bounded,
+    keeps_ready_ratio,
+    within_budget,
+    within_free_gpus,
+    within_pool,
+    within_ratio,
+    within_step,
+)
+from tandem_operator.autoscale.memory import Forecast, Memory, PoolMemory
+from tandem_operator.autoscale.observation import Hold, Observation, PoolState, find_fault
+from tandem_operator.autoscale.prefill import plan_prefill
+from tandem_operator.autoscale.settings import Role, Settings
+from tandem_operator.autoscale.terms import Target
+
+LONGEST_STEP_S = 60.0  # a decision after a gap integrates no more misses than this
+
+
+def decide(settings: Settings, seen: Observation, memory: Memory) -> tuple[Decision, Memory]:
+    """Sizes for both pools, and what to remember. Deterministic; changes nothing that it is given."""
+    fault = find_fault(seen, settings.method.stale_s, memory.last_decided_s)
+    if fault is not None:
+        return _held(seen, fault), memory
+    if _is_idle(settings, seen):
+        idle = PoolDecision(0, 0, "idle")
+        return Decision(seen.now_s, idle, idle), Memory(last_decided_s=seen.now_s)
+    prefill, decode, remembered = _plan(settings, seen, memory)
+    return _bounded(settings, seen, prefill, decode), remembered
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """One pool before limits: the target, and the size after floor and hold."""
+
+    target: Target
+    size: Bounded
+
+
+def _plan(settings: Settings, seen: Observation, memory: Memory) -> tuple[_Need, _Need, Memory]:
+    prefill = plan_prefill(settings, seen, guess=_last(memory.prefill))
+    realised = workers_for(settings, Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens))
+    record = memory.forecasts.judged(seen.now_s, realised)
+    ahead = forecast_load(settings, seen)
+    decode = plan_decode(settings, ahead, tuple(ratio for _, ratio in record.ratios))
+    record = record.with_open(Forecast(seen.now_s + seen.decode.startup_s, workers_for(settings, ahead)))
+    prefill_memory = _remember(settings, seen, memory, "prefill", prefill)
+    decode_memory = _remember(settings, seen, memory, "decode", decode)
+    remembered = Memory(prefill_memory, decode_memory, record, seen.now_s)
+    return (
+        _need(prefill, prefill_memory, seen.prefill, seen.now_s),
+        _need(decode, decode_memory, seen.decode, seen.now_s),
+        remembered,
+    )
+
+
+def _last(memory: PoolMemory) -> int:
+    return memory.targets[-1].workers if memory.targets else 1
+
+
+def _remember(settings: Settings, seen: Observation, memory: Memory, role: Role, target: Target) -> PoolMemory:
+    """The target of this moment, and the outer loop's level moved by the misses since the last decision."""
+    pool = memory.prefill if role == "prefill" else memory.decode
+    last_s = memory.last_decided_s if memory.last_decided_s is not None else seen.now_s
+    elapsed_s = min(seen.now_s - last_s, LONGEST_STEP_S)
+    ended = seen.demand.total(seen.now_s - elapsed_s, seen.now_s)
+    misses = ended.prefill_misses if role == "prefill" else ended.decode_misses
+    objectives = settings.objectives
+    allowed = objectives.ttft_miss_budget if role == "prefill" else objectives.tpot_miss_budget
+    level = pool.level
+    if ended.finished > 0:
+        rest = settings.method.budget_share * allowed / 2  # both pools share what one request may miss
+        level = next_level(level, misses / ended.finished, rest, settings.method.budget_gain, elapsed_s)
+    return pool.remembering(seen.now_s, target.workers, level)
+
+
+def _need(target: Target, memory: PoolMemory, pool: PoolState, now_s: float) -> _Need:
+    """Raise a target to the outer loop's floor, and keep what was needed within the last start-up time."""
+    size = Bounded(target.workers)
+    size = size.at_least(floor_workers(memory.since(0.0), memory.level), "budget")
+    # A worker that idles for one start-up costs as much as starting it again.
+    return _Need(target, size.at_least(max(memory.since(now_s - pool.startup_s)), "hold"))
+
+
+def _bounded(settings: Settings, seen: Observation, prefill: _Need, decode: _Need) -> Decision:
+    """Apply every limit. Shapes, ratio, budget, min and max come last, so nothing can break them."""
+    sizes = {
+        "prefill": _soft(settings, seen, "prefill", prefill.size),
+        "decode": _soft(settings, seen, "decode", decode.size),
+    }
+    bounded = within_ratio(sizes["prefill"], sizes["decode"], settings)
+    bounded = within_budget(*bounded, settings)
+    both = (
+        PoolDecision(bounded[0].workers, prefill.target.workers, bounded[0].bound, prefill.target.terms),
+        PoolDecision(bounded[1].workers, decode.target.workers, bounded[1].bound, decode.target.terms),
+    )
+    if settings.paused:
+        both = (_paused(both[0], seen.prefill), _paused(both[1], seen.decode))
+    return Decision(seen.now_s, *both)
+
+
+def _soft(settings: Settings, seen: Observation, role: Role, size: Bounded) -> Bounded:
+    """Limits of one pool alone."""
+    pool, limits = (seen.prefill, settings.prefill) if role == "prefill" else (seen.decode, settings.decode)
+    size = _no_blind_shrink(settings, seen, role, size, pool)
+    size = within_step(size, pool, settings.max_step)
+    size = within_free_gpus(size, pool, settings.method.gpu_backoff_s)
+    return within_pool(size, limits)
+
+
+def _no_blind_shrink(settings: Settings, seen: Observation, role: Role, size: Bounded, pool: PoolState) -> Bounded:
+    """Growth on incomplete knowledge is safe, shrinking is not."""
+    if size.workers >= pool.desired:
+        return size
+    if seen.sources_fresh < seen.sources_expected:
+        return size.at_least(pool.desired, "sourceMissing")
+    if seen.residual > settings.method.residual_limit:
+        return size.at_least(pool.desired, "residual")
+    ready: dict[Role, int] = {"prefill": seen.prefill.ready, "decode": seen.decode.ready}
+    if not keeps_ready_ratio(role, size.workers, ready, settings):
+        return size.at_least(pool.desired, "readyRatio")
+    return size
+
+
+def _paused(decided: PoolDecision, pool: PoolState) -> PoolDecision:
+    return PoolDecision(pool.desired, decided.workers, "paused", decided.terms)
+
+
+def _is_idle(settings: Settings, seen: Observation) -> bool:
+    """Nothing came for `scale_to_zero_after_s`, nothing waits or runs, and the data reach back that far."""
+    idle_s, first = settings.scale_to_zero_after_s, seen.demand.first_second
+    if idle_s is None or settings.paused or first is None or seen.now_s - first < idle_s:
+        return False
+    if seen.sources_fresh < seen.sources_expected or seen.gauges.decode_sequences or seen.gauges.queued_tokens:
+        return False
+    return seen.demand.is_idle_since(seen.now_s - idle_s, seen.now_s)
+
+
+def _held(seen: Observation, fault: Hold) -> Decision:
+    return Decision(
+        seen.now_s,
+        PoolDecision(seen.prefill.desired, seen.prefill.desired, "held"),
+        PoolDecision(seen.decode.desired, seen.decode.desired, "held"),
+        fault,
+    )

@@ -1,0 +1,189 @@
+"""Demand of one fleet as its routers saw it: 1-second bins, arrival records, and gauges. Fed by who reads them."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from math import ceil, isfinite
+
+BIN_S = 1
+KEPT_S = 3600
+
+
+class BadDemandError(ValueError):
+    """A router reported what cannot be; the message names the field."""
+
+
+@dataclass(slots=True)
+class Bin:
+    """What happened in one second. Token sums are taken at arrival, after prefix hits; endings at the end.
+
+    Attributes:
+        second: seconds since the epoch of the caller's clock, whole.
+        arrivals: requests that came.
+        steps: engine steps that their prefill needs, Σ.
+        new_tokens: prompt tokens to compute, Σ n.
+        square_tokens: Σ (n² + 2 n h) with h cached tokens.
+        prompt_tokens: Σ (n + h), what decode will hold.
+        finished: requests that ended, however.
+        prefill_misses: ended, TTFT missed by waiting for prefill, failed or shed there.
+        decode_misses: ended, TPOT missed, or TTFT missed by waiting for decode.
+        decode_s: seconds that those that ended spent on a decode worker, Σ.
+        kv_token_s: KV tokens held × seconds, Σ over those that ended.
+        ended_prompt_tokens: Σ prompt tokens of those that ended: what kv_token_s is divided by.
+    """
+
+    second: int
+    arrivals: float = 0.0
+    steps: float = 0.0
+    new_tokens: float = 0.0
+    square_tokens: float = 0.0
+    prompt_tokens: float = 0.0
+    finished: float = 0.0
+    prefill_misses: float = 0.0
+    decode_misses: float = 0.0
+    decode_s: float = 0.0
+    kv_token_s: float = 0.0
+    ended_prompt_tokens: float = 0.0
+
+    def add(self, other: "Bin") -> None:
+        """Sum the bin of another router into this one."""
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+SUMS = tuple(field.name for field in fields(Bin) if field.name != "second")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One recorded request.
+
+    Attributes:
+        arrival_s: when it came.
+        new_tokens: prompt tokens to compute.
+        cached_tokens: prompt tokens that a prefix hit saved.
+        target_s: its TTFT target.
+        weight: requests that it stands for; above one when the router samples.
+    """
+
+    arrival_s: float
+    new_tokens: int
+    cached_tokens: int
+    target_s: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Levels now, summed over the routers.
+
+    Attributes:
+        queued_steps, queued_tokens, queued_square_tokens: of the requests that wait for prefill, as in `Bin`.
+        decode_sequences: requests on decode workers, or waiting for one.
+        decode_kv_tokens: KV tokens that they hold.
+    """
+
+    queued_steps: float = 0.0
+    queued_tokens: float = 0.0
+    queued_square_tokens: float = 0.0
+    decode_sequences: float = 0.0
+    decode_kv_tokens: float = 0.0
+
+
+class DemandHistory:
+    """The last hour of bins and of arrival records. The only mutable thing here; it holds no time of its own."""
+
+    def __init__(self, kept_s: int = KEPT_S) -> None:
+        self._kept_s = kept_s
+        self._bins: dict[int, Bin] = {}
+        self._arrivals: deque[Arrival] = deque()
+        self.first_second: int | None = None
+
+    def add_bin(self, reported: Bin) -> None:
+        """Sum one router's bin in.
+
+        Raises:
+            BadDemandError: a sum is NaN, infinite or negative.
+        """
+        for name in SUMS:
+            value = getattr(reported, name)
+            if not (isfinite(value) and value >= 0):
+                raise BadDemandError(f"demand bin {reported.second}: {name} is {value}; bins hold sums of zero or more")
+        held = self._bins.get(reported.second)
+        if held is None:
+            self._bins[reported.second] = held = Bin(reported.second)
+        held.add(reported)
+        if self.first_second is None or reported.second < self.first_second:
+            self.first_second = reported.second
+
+    def add_arrivals(self, records: Iterable[Arrival]) -> None:
+        """Append records; those of several routers may come interleaved.
+
+        Raises:
+            BadDemandError: a record's number is NaN, infinite or negative.
+        """
+        for record in records:
+            self._check(record)
+            self._arrivals.append(record)
+            self._sift_back()
+
+    @staticmethod
+    def _check(record: Arrival) -> None:
+        for name in ("arrival_s", "new_tokens", "cached_tokens", "target_s", "weight"):
+            value = getattr(record, name)
+            if not (isfinite(value) and value >= 0):
+                raise BadDemandError(f"demand record: {name} is {value}; give a finite number of zero or more")
+
+    def _sift_back(self) -> None:
+        """Keep the records sorted: late ones are few, and only a little late."""
+        records = self._arrivals
+        place = len(records) - 1
+        while place and records[place - 1].arrival_s > records[place].arrival_s:
+            records[place - 1], records[place] = records[place], records[place - 1]
+            place -= 1
+
+    def trim(self, now_s: float) -> None:
+        """Forget what is older than an hour."""
+        oldest = now_s - self._kept_s
+        for second in [second for second in self._bins if second < oldest]:
+            del self._bins[second]
+        while self._arrivals and self._arrivals[0].arrival_s < oldest:
+            self._arrivals.popleft()
+        if self.first_second is not None:
+            self.first_second = max(self.first_second, int(oldest))
+
+    def bins(self, from_s: float, until_s: float) -> Iterator[Bin]:
+        """Bins that began at or after `from_s` and ended by `until_s`; empty seconds are left out."""
+        for second in range(int(from_s), int(until_s)):
+            found = self._bins.get(second)
+            if found is not None:
+                yield found
+
+    def total(self, from_s: float, until_s: float) -> Bin:
+        """Sum of the bins of a span."""
+        summed = Bin(int(from_s))
+        for one in self.bins(from_s, until_s):
+            summed.add(one)
+        return summed
+
+    def arrivals(self, from_s: float, at_most: int) -> list[Arrival]:
+        """The newest records since `from_s`, at most so many, in order of arrival."""
+        newest: list[Arrival] = []
+        for record in reversed(self._arrivals):
+            if record.arrival_s < from_s or len(newest) == at_most:
+                break
+            newest.append(record)
+        newest.reverse()
+        return newest
+
+    def is_idle_since(self, from_s: float, until_s: float) -> bool:
+        """No request came in that span."""
+        return all(one.arrivals == 0 for one in self.bins(from_s, until_s))
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The smallest value that at least `share` of the values do not exceed; 0 for none."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0
+    return ordered[min(len(ordered), max(1, ceil(share * len(ordered) - 1e-9))) - 1]

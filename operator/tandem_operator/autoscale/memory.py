@@ -1,0 +1,67 @@
+"""What one decision leaves for the next: a value, so that a new leader can take it from status, or start without it."""
+
+from dataclasses import dataclass, replace
+
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A target at a time."""
+
+    at_s: float
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMemory:
+    """Targets of the last hour, oldest first, and the outer loop's level (0 … 1)."""
+
+    targets: tuple[Sized, ...] = ()
+    level: float = 0.0
+
+    def remembering(self, at_s: float, workers: int, level: float) -> "PoolMemory":
+        """With one more target; what is older than an hour is forgotten."""
+        kept = tuple(one for one in self.targets if one.at_s > at_s - HOUR_S)
+        return PoolMemory((*kept, Sized(at_s, workers)), level)
+
+    def since(self, from_s: float) -> list[int]:
+        """Targets since a time."""
+        return [one.workers for one in self.targets if one.at_s >= from_s]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A forecast decode requirement (workers, a real number) and when it falls due."""
+
+    due_s: float
+    workers: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastRecord:
+    """Forecasts that wait for their day, and how right those were whose day has come."""
+
+    open: tuple[Forecast, ...] = ()
+    ratios: tuple[tuple[float, float], ...] = ()  # (when judged, realised / forecast)
+
+    def judged(self, now_s: float, realised: float) -> "ForecastRecord":
+        """With every forecast that is due compared with what came true. Tiny pools prove nothing and are skipped."""
+        due = [one for one in self.open if one.due_s <= now_s]
+        fresh = tuple((now_s, realised / one.workers) for one in due if one.workers >= 0.05)
+        kept = tuple(pair for pair in self.ratios if pair[0] > now_s - HOUR_S)
+        return ForecastRecord(tuple(one for one in self.open if one.due_s > now_s), (*kept, *fresh))
+
+    def with_open(self, forecast: Forecast) -> "ForecastRecord":
+        """With one more forecast."""
+        return replace(self, open=(*self.open, forecast))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that a decision leaves behind. The empty one is a good start."""
+
+    prefill: PoolMemory = PoolMemory()
+    decode: PoolMemory = PoolMemory()
+    forecasts: ForecastRecord = ForecastRecord()
+    last_decided_s: float | None = None

@@ -1,0 +1,92 @@
+"""Prefill target: what the work rate alone needs, what a replay of real arrivals needs, and what a backlog adds."""
+
+from math import ceil
+
+from tandem_core.discipline import latest_start_s
+from tandem_core.performance import PerformanceModel
+from tandem_operator.autoscale.demand import Arrival, Bin, DemandHistory
+from tandem_operator.autoscale.observation import Observation
+from tandem_operator.autoscale.replay import Job, smallest_pool
+from tandem_operator.autoscale.settings import Settings
+from tandem_operator.autoscale.terms import Target, Term
+
+
+def plan_prefill(settings: Settings, seen: Observation, guess: int) -> Target:
+    """Workers that the prefill pool needs.
+
+    Args:
+        guess: the last answer; only speeds up the search.
+    """
+    base = expected_work(settings, seen)
+    replayed = _replay(settings, seen, base, guess)
+    drain = _drain_workers(settings, seen, base)
+    workers = max(replayed, ceil(base)) + ceil(drain)
+    terms = (
+        Term("workRate", base, "workers busy"),
+        Term("replay", replayed, "workers"),
+        Term("backlog", drain, "workers"),
+    )
+    return Target(workers, terms)
+
+
+def expected_work(settings: Settings, seen: Observation) -> float:
+    """Prefill work rate to expect one start-up ahead, in workers kept busy."""
+    method = settings.method
+    rates = [work_rate(settings.performance, seen.demand, seen.now_s, span) for span in (method.short_s, method.long_s)]
+    return max(rates) * method.growth
+
+
+def work_rate(model: PerformanceModel, demand: DemandHistory, now_s: float, span_s: float) -> float:
+    """Seconds of prefill that arrived per second over the last `span_s`, or since the first bin if that is shorter."""
+    known_s = now_s - (demand.first_second if demand.first_second is not None else now_s)
+    # Ten seconds at least: a first burst after silence is no rate.
+    span_s = min(span_s, max(10.0, known_s))
+    return work_of(model, demand.total(now_s - span_s, now_s)) / span_s
+
+
+def work_of(model: PerformanceModel, summed: Bin) -> float:
+    """Seconds of prefill in a bin."""
+    return model.prefill_work_s(summed.steps, summed.new_tokens, summed.square_tokens)
+
+
+def _replay(settings: Settings, seen: Observation, base: float, guess: int) -> int:
+    """Replay the records of the last minutes, compressed in time so that their rate is the expected one."""
+    method = settings.method
+    records = seen.demand.arrivals(seen.now_s - method.replay_s, method.replay_records)
+    if not records or base <= 0:
+        return 0
+    services = [settings.performance.prefill_s(one.new_tokens, one.cached_tokens) for one in records]
+    span_s = max(seen.now_s - records[0].arrival_s, 1.0)
+    recorded = sum(record.weight * service for record, service in zip(records, services, strict=True)) / span_s
+    # Sampled records stand for several: their weight is in the recorded rate, so compression restores it.
+    speed = base * _sampling(records) / recorded if recorded > 0 else 1.0
+    jobs = build_jobs(settings, records, services, speed)
+    share = settings.objectives.ttft_miss_budget * method.replay_share
+    return smallest_pool(jobs, share, guess, settings.prefill.maximum)
+
+
+def _sampling(records: list[Arrival]) -> float:
+    return sum(record.weight for record in records) / len(records)
+
+
+def build_jobs(settings: Settings, records: list[Arrival], services: list[float], speed: float) -> list[Job]:
+    """Records as jobs, `speed` times as fast. Prompts that no pool size could serve in time are left out."""
+    jobs = []
+    handover = settings.handover
+    start_s = records[0].arrival_s
+    for record, service in zip(records, services, strict=True):
+        slack_s = record.target_s - handover.seconds(record.new_tokens + record.cached_tokens)
+        if service <= slack_s:
+            arrival_s = (record.arrival_s - start_s) / speed
+            jobs.append(Job(arrival_s, service, latest_start_s(arrival_s, slack_s, service), record.target_s))
+    return jobs
+
+
+def _drain_workers(settings: Settings, seen: Observation, base: float) -> float:
+    """Extra workers for the queue that will still be there when a worker that is asked for now is ready."""
+    gauges, startup_s = seen.gauges, max(seen.prefill.startup_s, 1.0)
+    queued_s = settings.performance.prefill_work_s(
+        gauges.queued_steps, gauges.queued_tokens, gauges.queued_square_tokens
+    )
+    left_s = queued_s + (base - seen.prefill.desired) * startup_s
+    return max(0.0, min(left_s, queued_s)) / startup_s

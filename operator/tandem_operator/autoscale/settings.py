@@ -1,0 +1,134 @@
+"""What the autoscaler is told: the fleet's limits and objectives, and the few constants of the method."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tandem_core.performance import PerformanceModel
+from tandem_core.targets import Objectives
+
+Role = Literal["prefill", "decode"]
+
+
+class BadSettingsError(ValueError):
+    """A limit cannot be; the message names the field and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Bounds of one pool, in workers. `gpus` is the shape: GPUs of one worker."""
+
+    gpus: int
+    minimum: int = 1
+    maximum: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.gpus < 0:
+            raise BadSettingsError(f"resources.gpu is {self.gpus}: give zero or more")
+        if not 0 <= self.minimum <= self.maximum:
+            raise BadSettingsError(f"min {self.minimum} and max {self.maximum}: min must lie between 0 and max")
+
+    @property
+    def awake(self) -> int:
+        """Fewest workers while there is demand: one, where the pool may have any."""
+        return min(max(1, self.minimum), self.maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Bounds on prefill workers per decode worker."""
+
+    minimum: float = 0.0
+    maximum: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum <= self.maximum:
+            raise BadSettingsError(f"ratio.min {self.minimum} and ratio.max {self.maximum}: min must not exceed max")
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """Seconds between the end of prefill and the first token from the decode worker: KV transfer and one step."""
+
+    base_s: float = 0.05
+    per_token_s: float = 0.0
+
+    def seconds(self, prompt_tokens: float) -> float:
+        """For a prompt of that many tokens."""
+        return self.base_s + self.per_token_s * prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Constants of the method. One set for every fleet: nothing here is meant to be tuned per workload.
+
+    Attributes:
+        growth: how much more prefill work may come than now while a worker starts.
+        short_s, long_s: windows of the arrival rate; the larger rate counts.
+        replay_s, replay_records: how much of the past is replayed.
+        replay_share: part of the miss budget that the replay may use up; the rest is margin.
+        residency_s: window of completions that tells the residency.
+        forecast_share: quantile of past realised / forecast that a decode forecast is raised by.
+        fill: how full a decode worker may be planned.
+        budget_share: part of the miss budget at which the outer loop is at rest.
+        budget_gain: outer-loop speed, per second and unit of miss share.
+        stale_s: newest bin older than this: hold.
+        residual_limit: performance model off by more than this: no scale-down.
+        gpu_backoff_s: workers pending that long for want of GPUs: ask for no more.
+    """
+
+    growth: float = 1.15
+    short_s: int = 60
+    long_s: int = 180
+    replay_s: int = 300
+    replay_records: int = 6000
+    replay_share: float = 0.5
+    residency_s: int = 600
+    forecast_share: float = 0.95
+    first_forecast_ratio: float = 1.15
+    fill: float = 0.97
+    budget_share: float = 0.6
+    budget_gain: float = 0.15
+    stale_s: float = 30.0
+    residual_limit: float = 0.25
+    gpu_backoff_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One fleet.
+
+    Attributes:
+        gpu_budget: GPUs that both pools together may use.
+        max_step: most workers added to or taken from a pool in one decision.
+        scale_to_zero_after_s: idle time after which both pools go to zero; None: never.
+        paused: decide, but keep what is.
+    """
+
+    objectives: Objectives
+    performance: PerformanceModel
+    prefill: PoolLimits
+    decode: PoolLimits
+    kv_capacity_tokens: int
+    max_sequences: int
+    handover: Handover = field(default_factory=Handover)
+    ratio: Ratio = field(default_factory=Ratio)
+    gpu_budget: int | None = None
+    max_step: int | None = None
+    scale_to_zero_after_s: float | None = None
+    paused: bool = False
+    method: Method = field(default_factory=Method)
+
+    def __post_init__(self) -> None:
+        if self.kv_capacity_tokens < 1 or self.max_sequences < 1:
+            raise BadSettingsError("kv_capacity_tokens and max_sequences must be at least 1: check performanceProfile")
+        least = self.prefill.awake * self.prefill.gpus + self.decode.awake * self.decode.gpus
+        if self.gpu_budget is not None and self.gpu_budget < least:
+            raise BadSettingsError(
+                f"autoscaling.gpuBudget is {self.gpu_budget}, and the smallest fleet needs {least}: raise it, or lower min"
+            )
+        if self.max_step is not None and self.max_step < 1:
+            raise BadSettingsError(f"max_step is {self.max_step}: give at least 1, or leave it out")
+
+    def limits(self, role: Role) -> PoolLimits:
+        """Bounds of a pool."""
+        return self.prefill if role == "prefill" else self.decode
