@@ -10,6 +10,8 @@ from typing import Any
 
 from tandem_router.call import RetryRules, Serving
 from tandem_router.completion import CompletionService
+from tandem_router.discovery.api_client import ApiClient, ApiMisconfiguredError, Credentials
+from tandem_router.discovery.kubernetes import KubernetesDiscovery
 from tandem_router.discovery.static_file import StaticFileError, watch_static
 from tandem_router.fleets import Capacity, Catalog
 from tandem_router.http1.inbound import Limits, Listener
@@ -107,14 +109,20 @@ class Router:
         return context
 
     async def _discover(self) -> None:
-        assert self._settings.static_file is not None
-        await watch_static(
-            self._settings.static_file, self._publish, lambda text: LOG.error("static file refused: %s", text)
-        )
+        settings = self._settings
+        if settings.static_file is not None:
+            await watch_static(settings.static_file, self._publish)
+            return
+        if settings.api_server is None:
+            raise StartError(
+                "no Kubernetes API: run in a pod, set KUBERNETES_SERVICE_HOST or --api-server, or give --static FILE"
+            )
+        client = ApiClient(settings.api_server, Credentials(settings.service_account_dir), self._pool.loop)
+        await KubernetesDiscovery(client, settings.namespaces, settings.state_dir, self._publish).run()
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.catalog.apply(snapshot)
-        self._poller.tick(self._pool.loop.time())  # a new worker is not used before it has told its state
+        self._poller.ask_new()
 
     async def _housekeep(self) -> None:
         while True:
@@ -146,7 +154,10 @@ class Router:
         waiting = loop.create_task(stopped.wait())
         done, _ = await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {waiting}:
-            raise StartError(str(task.exception() or "a background task ended"))
+            waiting.cancel()
+            await self.close()
+            task.result()
+            raise StartError("a background task ended")
         await self.drain(NOTICE_S)
 
     async def drain(self, notice_s: float) -> None:
@@ -183,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configure_logging()
     try:
         asyncio.run(_run(settings))
-    except (StartError, KeyFileError, StaticFileError) as error:
+    except (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError) as error:
         LOG.error("%s", error)
         sys.exit(2)
 

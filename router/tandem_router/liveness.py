@@ -41,6 +41,12 @@ class LivenessPoller:
         for fleet in self.catalog.fleets.values():
             fleet.queue.wake()
 
+    def ask_new(self) -> None:
+        """Ask the workers that have never told their state: they are not used before."""
+        for fleet, worker in self.catalog.workers():
+            if worker.seen_s is None:
+                self.ask_soon(fleet, worker)
+
     def ask_soon(self, fleet: Fleet, worker: Worker) -> None:
         """Ask for the worker's state, unless it is being asked."""
         uid, endpoint = worker.spec.uid, worker.admin_endpoint

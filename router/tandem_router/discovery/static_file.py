@@ -1,6 +1,7 @@
 """Discovery without Kubernetes: fleets and workers from a YAML or JSON file, read again when it changes."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from tandem_api import labels
 from tandem_router.snapshot import FleetSpec, OnPrefillFailure, RoleName, Snapshot, WorkerSpec
 
+LOG = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 1.0
 
 
@@ -90,8 +92,8 @@ def load_static(path: Path) -> Snapshot:
     return Snapshot(tuple(fleet.to_spec() for fleet in parsed.fleets))
 
 
-async def watch_static(path: Path, publish: Callable[[Snapshot], None], complain: Callable[[str], None]) -> None:
-    """Publish the file now and after each change; a broken file is complained about, and the last good one stays.
+async def watch_static(path: Path, publish: Callable[[Snapshot], None]) -> None:
+    """Publish the file now and after each change; when a change is broken the fleets stay as they were.
 
     Raises:
         StaticFileError: the file is wrong at the start.
@@ -107,7 +109,7 @@ async def watch_static(path: Path, publish: Callable[[Snapshot], None], complain
         try:
             publish(load_static(path))
         except StaticFileError as error:
-            complain(str(error))
+            LOG.error("static file refused, fleets stay as they were: %s", error)
 
 
 def read_stamp(path: Path) -> tuple[int, int] | None:

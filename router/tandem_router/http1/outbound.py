@@ -65,8 +65,9 @@ class Exchange:
 
     HOLD_BYTES = 64 * 1024
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, head_suffices: bool = False) -> None:
         self._loop = loop
+        self._head_suffices = head_suffices
         self._arrival: asyncio.Future[None] = loop.create_future()
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -83,7 +84,7 @@ class Exchange:
         self._connection = connection
 
     async def first_byte(self) -> ResponseHead:
-        """Wait until the head and the first byte of the body (or its end) are here.
+        """Wait until the head and the first byte of the body (or its end) are here; or the head, if that suffices.
 
         Raises:
             UpstreamError: they will never be.
@@ -129,6 +130,8 @@ class Exchange:
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
         self.last_byte_s = self._loop.time()
+        if self._head_suffices:
+            self._arrive()
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_s = self._loop.time()
@@ -255,7 +258,12 @@ class UpstreamPool:
     _idle: dict[Endpoint, deque[UpstreamConnection]] = field(default_factory=dict)
 
     async def open(
-        self, endpoint: Endpoint, request: bytes, inflight: "set[Exchange] | None" = None
+        self,
+        endpoint: Endpoint,
+        request: bytes,
+        inflight: "set[Exchange] | None" = None,
+        *,
+        head_suffices: bool = False,
     ) -> tuple[Exchange, ResponseHead]:
         """Send `request` and wait for the first byte of the body.
 
@@ -267,14 +275,14 @@ class UpstreamPool:
         """
         connection = self._take_idle(endpoint)
         if connection is not None:
-            exchange = Exchange(self.loop)
+            exchange = Exchange(self.loop, head_suffices=head_suffices)
             connection.send(request, exchange)
             try:
                 return exchange, await self._wait(exchange, inflight)
             except ConnectionBrokenError:
                 if exchange.head is not None:
                     raise
-        exchange = Exchange(self.loop)
+        exchange = Exchange(self.loop, head_suffices=head_suffices)
         (await self._connect(endpoint)).send(request, exchange)
         return exchange, await self._wait(exchange, inflight)
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 
 import pytest
-
 from unit.router.scripted import (
     Engine,
     answer,

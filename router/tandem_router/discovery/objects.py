@@ -1,0 +1,95 @@
+"""InferenceDeployments and Pods as fleets and workers. No I/O."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from tandem_api import labels
+from tandem_api.v1alpha1 import InferenceDeployment
+from tandem_router.snapshot import FleetSpec, RoleName, Snapshot, WorkerSpec
+
+LOG = logging.getLogger(__name__)
+ROLES = frozenset(get_args(RoleName))
+
+
+@dataclass(frozen=True, slots=True)
+class PodRecord:
+    """A fleet's pod."""
+
+    namespace: str
+    fleet: str
+    worker: WorkerSpec
+
+
+def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
+    """A fleet, still without workers; None when the object is of a schema that this router does not know."""
+    metadata = item["metadata"]
+    try:
+        resource = InferenceDeployment.model_validate(item)
+    except ValidationError as error:
+        LOG.error("InferenceDeployment %s/%s not understood: %s", metadata["namespace"], metadata["name"], error)
+        return None
+    spec, status = resource.spec, resource.status
+    return FleetSpec(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        created=metadata.get("creationTimestamp", ""),
+        served_name=spec.served_name,
+        has_prefill=spec.prefill is not None,
+        on_prefill_failure=spec.kv_transfer.on_prefill_failure,
+        queue_timeout_s=spec.routing.queue_timeout_seconds,
+        request_timeout_s=spec.routing.request_timeout_seconds,
+        weights=tuple((one.kv_revision, one.traffic_percent) for one in status.revisions) if status else (),
+    )
+
+
+def parse_pod(item: dict[str, Any]) -> PodRecord | None:
+    """A worker; None when the pod is none, or has no address yet."""
+    metadata, status = item["metadata"], item.get("status", {})
+    tags, notes = metadata.get("labels", {}), metadata.get("annotations", {})
+    role, address = tags.get(labels.ROLE), status.get("podIP")
+    if role not in ROLES or not address or not tags.get(labels.FLEET):
+        return None
+    return PodRecord(
+        metadata["namespace"],
+        tags[labels.FLEET],
+        WorkerSpec(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            role=role,
+            address=address,
+            http_port=parse_port(notes.get(labels.HTTP_PORT_ANNOTATION), labels.HTTP_PORT),
+            admin_port=parse_port(notes.get(labels.ADMIN_PORT_ANNOTATION), labels.ADMIN_PORT),
+            kv_revision=tags.get(labels.KV_REVISION, ""),
+            ready=is_ready(status),
+            terminating="deletionTimestamp" in metadata,
+            created=metadata.get("creationTimestamp", ""),
+        ),
+    )
+
+
+def parse_port(text: str | None, default: int) -> int:
+    """A port from an annotation; the default when there is none or it is no port."""
+    return int(text) if text is not None and text.isdigit() and 0 < int(text) < 65_536 else default
+
+
+def is_ready(status: dict[str, Any]) -> bool:
+    """The pod's Ready condition is True."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
+
+
+def build_snapshot(fleets: Iterable[FleetSpec], pods: Iterable[PodRecord]) -> Snapshot:
+    """Fleets with their workers, in a stable order."""
+    workers: dict[tuple[str, str], list[WorkerSpec]] = {}
+    for pod in pods:
+        workers.setdefault((pod.namespace, pod.fleet), []).append(pod.worker)
+    filled = [
+        replace(fleet, workers=tuple(sorted(workers.get((fleet.namespace, fleet.name), ()), key=lambda one: one.uid)))
+        for fleet in fleets
+    ]
+    return Snapshot(tuple(sorted(filled, key=lambda fleet: fleet.uid)))
