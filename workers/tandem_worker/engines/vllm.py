@@ -109,7 +109,7 @@ def build_environment(
         RUN_DIR_ENV: str(settings.run_dir),
         "HOME": str(data),
         **({"HF_HUB_OFFLINE": "1"} if model.is_local else {}),
-        **({TINY_MODEL_DIR_ENV: model.name_or_path} if model.is_tiny else {}),
+        **({TINY_MODEL_DIR_ENV: str(data / model.name_or_path)} if model.is_tiny else {}),
         **(_cpu_environment(settings.config.engine) if build.is_cpu else {}),
     }
     return defaults | dict(environ) | owned

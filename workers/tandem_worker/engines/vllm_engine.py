@@ -7,7 +7,7 @@ from tandem_worker.child import ChildProcess
 from tandem_worker.diagnosis import diagnose_exit
 from tandem_worker.engines.vllm import build_command, build_environment, find_build
 from tandem_worker.errors import WorkerError
-from tandem_worker.models import locate_model
+from tandem_worker.models import link_model, locate_model
 from tandem_worker.settings import Settings
 
 
@@ -20,7 +20,9 @@ class VllmEngine:
 
     def __init__(self, settings: Settings, instance: str) -> None:
         build = find_build()
-        model = locate_model(settings.config.model, settings.data_dir)
+        model = locate_model(settings.config.model)
+        self._settings = settings
+        self._model = model
         self._child = ChildProcess(
             build_command(settings, model, build, instance),
             build_environment(os.environ, settings, model, build),
@@ -33,6 +35,7 @@ class VllmEngine:
 
     async def start(self) -> None:
         try:
+            link_model(self._model, self._settings.data_dir)
             await self._child.start()
         except OSError as error:
             raise WorkerError(Reason.IMAGE_UNAVAILABLE, f"The engine cannot be started: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tandem_worker.models import TINY_MODEL_DIR_ENV
-from tandem_worker.process_control import die_with_parent
+from tandem_worker.process_control import die_with_parent, have_forks_die_with_parent
 from tandem_worker.tiny_model import ensure_tiny_model
 
 Context = DistributionFinder.Context
@@ -41,6 +41,7 @@ class _CpuBuildFinder(DistributionFinder):
 
 def main() -> None:
     die_with_parent()
+    have_forks_die_with_parent()
     if tiny_model_dir := os.environ.get(TINY_MODEL_DIR_ENV):
         ensure_tiny_model(Path(tiny_model_dir))
     if not any(importlib.metadata.distributions(name="vllm")):
@@ -50,5 +51,7 @@ def main() -> None:
     vllm_main()
 
 
+if __name__ == "__mp_main__":  # in a process that multiprocessing spawned: vLLM's engine core does not watch its parent
+    die_with_parent()
 if __name__ == "__main__":
     main()

@@ -24,7 +24,7 @@ class BrokenConnectionError(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request whose KV is found: `cached_tokens` of its prompt need no computing."""
+    """A request whose KV is found. Like vLLM's, `cached_tokens` counts local hits only, not what was pulled."""
 
     sequence: Sequence
     cached_tokens: int
@@ -46,9 +46,12 @@ class Generator:
         cached = self._cache.count_hits(blocks) * BLOCK_TOKENS
         self._cache.insert(blocks)
         if self._handover and request.kv_transfer_params.get("do_remote_prefill"):
-            cached = max(cached, await self._handover.pull(request.kv_transfer_params, request.prompt))
+            found = max(cached, await self._handover.pull(request.kv_transfer_params, request.prompt))
+        else:
+            found = cached
+        to_compute = request.prompt_tokens - min(found, request.prompt_tokens - 1)
         cached = min(cached, request.prompt_tokens - 1)
-        return Prepared(Sequence(request.prompt_tokens, request.prompt_tokens - cached, request.max_tokens), cached)
+        return Prepared(Sequence(request.prompt_tokens, to_compute, request.max_tokens), cached)
 
     async def generate(self, request: CompletionRequest, prepared: Prepared) -> AsyncGenerator[str]:
         """Yields the answer token by token. Raises BrokenConnectionError where a fault says so."""
