@@ -104,19 +104,23 @@ class _Standing:
     def _why_retire(self, workers: Workers) -> str | None:
         if self.fleet.spec.rollout.strategy == "Recreate":
             return "rollout.strategy is Recreate: old workers go first"
-        if workers.kv_revision not in (self.serving_kv, self.target_kv):
-            return "superseded: neither serving nor wanted"
-        if not workers.has_served and not workers.available and self._is_wanted(workers):
-            return "superseded before it ever served"
         if workers.kv_revision == self.target_kv:
-            return "its successor serves" if self._is_succeeded(workers) else None
-        if all(self.ready.values()) and traffic_kv(self.fleet) == self.target_kv:
-            return "both new pools serve and have the traffic"
+            return self._why_retire_role(workers)
+        return self._why_retire_pair(workers)
+
+    def _why_retire_role(self, workers: Workers) -> str | None:
+        """Its kv-revision stays; only the template of its role is another."""
+        if any(workers.pool == role and ready for role, ready in self.ready.items()):
+            return "its successor serves"
+        if not workers.has_served and not workers.available:
+            return "superseded before it ever served"
         return None
 
-    def _is_wanted(self, workers: Workers) -> bool:
-        """Whether its pool still exists: a pool that is being removed keeps its workers until the others serve."""
-        return any(workers.pool == role for role in self.ready)
-
-    def _is_succeeded(self, workers: Workers) -> bool:
-        return any(workers.pool == role and ready for role, ready in self.ready.items())
+    def _why_retire_pair(self, workers: Workers) -> str | None:
+        """Its kv-revision goes, with both roles."""
+        told = traffic_kv(self.fleet)
+        if told is None or workers.kv_revision in (told, self.serving_kv):
+            return None
+        if told != self.target_kv:
+            return "superseded: neither serving nor wanted"
+        return "both new pools serve and have the traffic" if all(self.ready.values()) else None
