@@ -47,8 +47,13 @@ class PerformanceModel:
 
     def prefill_s(self, new_tokens: float, cached_tokens: float = 0.0) -> float:
         """Seconds to prefill one prompt alone."""
-        steps = max(1, ceil(new_tokens / self.step_tokens))
-        return self.prefill_work_s(steps, new_tokens, new_tokens * (new_tokens + 2.0 * cached_tokens))
+        return self.prefill_work_s(
+            self.prefill_steps(new_tokens), new_tokens, new_tokens * (new_tokens + 2.0 * cached_tokens)
+        )
+
+    def prefill_steps(self, new_tokens: float) -> int:
+        """Engine steps that one prompt takes alone."""
+        return 1 if new_tokens <= self.step_tokens else ceil(new_tokens / self.step_tokens)
 
     def prefill_work_s(self, steps: float, new_tokens: float, square_tokens: float) -> float:
         """Seconds for sums over many prompts: steps, Σ n, and Σ (n² + 2 n h)."""

@@ -62,7 +62,7 @@ def _replay(settings: Settings, seen: Observation, base: float, guess: int) -> i
     speed = base * _sampling(records) / recorded if recorded > 0 else 1.0
     jobs = build_jobs(settings, records, services, speed)
     share = settings.objectives.ttft_miss_budget * method.replay_share
-    return smallest_pool(jobs, share, guess, settings.prefill.maximum)
+    return smallest_pool(jobs, share, guess, ceil(base), settings.prefill.maximum)
 
 
 def _sampling(records: list[Arrival]) -> float:
@@ -72,10 +72,10 @@ def _sampling(records: list[Arrival]) -> float:
 def build_jobs(settings: Settings, records: list[Arrival], services: list[float], speed: float) -> list[Job]:
     """Records as jobs, `speed` times as fast. Prompts that no pool size could serve in time are left out."""
     jobs = []
-    handover = settings.handover
+    base_s, per_token_s = settings.handover.base_s, settings.handover.per_token_s
     start_s = records[0].arrival_s
     for record, service in zip(records, services, strict=True):
-        slack_s = record.target_s - handover.seconds(record.new_tokens + record.cached_tokens)
+        slack_s = record.target_s - base_s - per_token_s * (record.new_tokens + record.cached_tokens)
         if service <= slack_s:
             arrival_s = (record.arrival_s - start_s) / speed
             jobs.append(Job(arrival_s, service, latest_start_s(arrival_s, slack_s, service), record.target_s))

@@ -31,46 +31,52 @@ def count_misses(jobs: Sequence[Job], workers: int, stop_above: int) -> int:
         return len(jobs)
     free_at = [float("-inf")] * workers
     waiting: DeadlineQueue[Job] = DeadlineQueue()
-    misses = 0
+    queued = misses = 0
     for job in jobs:
         arrival, service, latest, target = job
-        if waiting:
+        if queued:
             misses += _serve_until(waiting, free_at, arrival)
+            queued = len(waiting)
             if misses > stop_above:
                 return misses
-        if not waiting and free_at[0] <= arrival:
+        if not queued and free_at[0] <= arrival:
             heapreplace(free_at, arrival + service)
-            misses += latest < arrival
         else:
             waiting.push(job, latest, target)
+            queued += 1
     return misses + _serve_until(waiting, free_at, float("inf"))
 
 
 def _serve_until(waiting: DeadlineQueue[Job], free_at: list[float], until_s: float) -> int:
     """Start waiting jobs on workers that come free by `until_s`; returns how many started too late."""
     misses = 0
-    while waiting and free_at[0] <= until_s:
+    queued = len(waiting)
+    while queued and free_at[0] <= until_s:
         start = free_at[0]
         job = waiting.pop(start)
+        queued -= 1
         heapreplace(free_at, start + job.service_s)
         misses += job.latest_start_s < start
     return misses
 
 
-def smallest_pool(jobs: Sequence[Job], miss_share: float, guess: int, most: int) -> int:
-    """The fewest workers, at most `most`, with which no more than `miss_share` of the jobs miss.
+def smallest_pool(jobs: Sequence[Job], miss_share: float, guess: int, least: int, most: int) -> int:
+    """The fewest workers from `least` to `most` with which no more than `miss_share` of the jobs miss.
 
     Searches outward from `guess`, because one decision rarely differs much from the last: replays that fail end
-    early, so a descent costs little more than the one replay that holds.
+    early, so a descent costs little more than the one replay that holds. `most` when not even that suffices.
     """
+    least = max(1, least)
     if not jobs or most < 1:
         return 0
+    if least >= most:
+        return most
     allowed = int(miss_share * len(jobs))
 
     def suffices(workers: int) -> bool:
         return count_misses(jobs, workers, allowed) <= allowed
 
-    low, high = _bracket(suffices, min(max(guess, 1), most), most)
+    low, high = _bracket(suffices, min(max(guess, least), most), least, most)
     while high - low > 1:
         middle = (low + high) // 2
         if suffices(middle):
@@ -80,19 +86,21 @@ def smallest_pool(jobs: Sequence[Job], miss_share: float, guess: int, most: int)
     return high
 
 
-def _bracket(suffices: Callable[[int], bool], guess: int, most: int) -> tuple[int, int]:
-    """(too few, enough) around the answer, by doubling steps away from the guess."""
+def _bracket(suffices: Callable[[int], bool], guess: int, least: int, most: int) -> tuple[int, int]:
+    """(too few, enough) around the answer, by doubling steps away from the guess. Fewer than `least` is too few."""
     step = 1
     if suffices(guess):
         enough = guess
-        while enough > 1 and suffices(max(1, enough - step)):
-            enough = max(1, enough - step)
-            step *= 2
-        return max(0, enough - step), enough
+        while enough > least:
+            fewer = max(least, enough - step)
+            if not suffices(fewer):
+                return fewer, enough
+            enough, step = fewer, step * 2
+        return least - 1, least
     too_few = guess
     while too_few < most:
-        higher = min(most, too_few + step)
-        if suffices(higher):
-            return too_few, higher
-        too_few, step = higher, step * 2
+        more = min(most, too_few + step)
+        if suffices(more):
+            return too_few, more
+        too_few, step = more, step * 2
     return most - 1, most

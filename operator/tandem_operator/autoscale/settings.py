@@ -80,7 +80,7 @@ class Method:
     short_s: int = 60
     long_s: int = 180
     replay_s: int = 300
-    replay_records: int = 6000
+    replay_records: int = 4000
     replay_share: float = 0.5
     residency_s: int = 600
     forecast_share: float = 0.95

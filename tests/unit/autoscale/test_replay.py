@@ -16,13 +16,13 @@ def test_simultaneous_prompts_need_enough_workers_to_finish_in_time():
     jobs = jobs_of([0.0] * 10, 0.5, 1.0)
     assert count_misses(jobs, 5, 10) == 0
     assert count_misses(jobs, 4, 10) == 2
-    assert smallest_pool(jobs, 0.0, 1, 100) == 5
+    assert smallest_pool(jobs, 0.0, 1, 1, 100) == 5
 
 
 def test_evenly_spaced_prompts_need_no_more_than_their_work():
     """4 workers busy without variance: exactly 4."""
     jobs = jobs_of([number * 0.1 for number in range(3000)], 0.4, 0.5)
-    assert smallest_pool(jobs, 0.0, 1, 100) == 4
+    assert smallest_pool(jobs, 0.0, 1, 1, 100) == 4
 
 
 def test_random_arrivals_need_what_the_erlang_delay_formula_says():
@@ -36,8 +36,8 @@ def test_random_arrivals_need_what_the_erlang_delay_formula_says():
             times.append(at)
         return times
 
-    assert smallest_pool(jobs_of(poisson(0.7), 1.0, 9.0), 0.02, 1, 10) == 1
-    assert smallest_pool(jobs_of(poisson(0.95), 1.0, 5.0), 0.02, 1, 10) == 2
+    assert smallest_pool(jobs_of(poisson(0.7), 1.0, 9.0), 0.02, 1, 1, 10) == 1
+    assert smallest_pool(jobs_of(poisson(0.95), 1.0, 5.0), 0.02, 1, 1, 10) == 2
 
 
 @pytest.mark.parametrize("guess", [1, 3, 7, 12, 50])
@@ -45,12 +45,12 @@ def test_the_answer_does_not_depend_on_the_guess(guess):
     """The guess only saves time."""
     rng = random.Random(5)
     jobs = jobs_of(sorted(rng.uniform(0, 100) for _ in range(800)), 0.8, 2.0)
-    assert smallest_pool(jobs, 0.01, guess, 64) == smallest_pool(jobs, 0.01, 1, 64)
+    assert smallest_pool(jobs, 0.01, guess, 1, 64) == smallest_pool(jobs, 0.01, 1, 1, 64)
 
 
 def test_what_no_pool_can_hold_ends_at_the_most():
     """The limit is reported by the caller; the search does not run away."""
-    assert smallest_pool(jobs_of([0.0] * 100, 1.0, 1.0), 0.0, 1, 10) == 10
+    assert smallest_pool(jobs_of([0.0] * 100, 1.0, 1.0), 0.0, 1, 1, 10) == 10
 
 
 def test_deadline_order_needs_fewer_workers_than_first_come():
@@ -62,7 +62,7 @@ def test_deadline_order_needs_fewer_workers_than_first_come():
         service = 8.0 if rng.random() < 0.05 else 0.2
         target = max(2.0, 3 * service)
         jobs.append(Job(at, service, at + target - service, target))
-    pool = smallest_pool(jobs, 0.01, 1, 50)
+    pool = smallest_pool(jobs, 0.01, 1, 1, 50)
     assert misses_in_order_of_arrival(jobs, pool) > 0.01 * len(jobs)
 
 
@@ -78,5 +78,5 @@ def misses_in_order_of_arrival(jobs, workers):
 
 def test_nothing_to_replay_needs_no_worker():
     """And a pool that may have none gets none."""
-    assert smallest_pool([], 0.01, 5, 10) == 0
-    assert smallest_pool(jobs_of([0.0], 1.0, 2.0), 0.0, 1, 0) == 0
+    assert smallest_pool([], 0.01, 5, 1, 10) == 0
+    assert smallest_pool(jobs_of([0.0], 1.0, 2.0), 0.0, 1, 1, 0) == 0
