@@ -20,6 +20,7 @@ class PromptRequest(Protocol):
     kv_transfer_params: dict[str, Any] | None
     lora_request: Any
     mm_features: Sequence[Any]
+    abort_immediately: bool
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,19 @@ class SchedulerSide:
         if not _is_remote_prefill(request):
             return
         try:
-            ticket = self._read_ticket(request)
+            ticket = read_ticket(request.kv_transfer_params or {}, self.me.fleet, self.signer)
         except TicketError as error:
-            self._refused[request.request_id] = 0
-            self._count(error.reason)
+            self._refuse(request, error)
+            return
+        if request.abort_immediately:  # vLLM's way to say that its API server turned the request away
+            _clear_remote_prefill(request)
+            self._orders.releases.append(ticket)
+            return
+        try:
+            self._check_prompt(request, ticket)
+        except TicketError as error:
+            self._refuse(request, error)
+            self._orders.releases.append(ticket)
             return
         self._inbound[request.request_id] = _Inbound(ticket)
         self._orders.watches.append((request.request_id, ticket))
@@ -143,15 +153,13 @@ class SchedulerSide:
         orders, self._orders = self._orders, StepOrders()
         return orders
 
-    def _read_ticket(self, request: PromptRequest) -> Ticket:
-        ticket = read_ticket(request.kv_transfer_params or {}, self.me.fleet, self.signer)
+    def _check_prompt(self, request: PromptRequest, ticket: Ticket) -> None:
         prompt = request.prompt_token_ids or []
         if ticket.remote_num_tokens > len(prompt) or ticket.prompt_digest != _digest(request):
             raise TicketError("prompt_mismatch", "the ticket was issued for another prompt")
         needed = [-(-ticket.remote_num_tokens // size) for size in self.me.block_sizes]
         if list(map(len, ticket.remote_block_ids)) != needed:
             raise TicketError("malformed", "kv_transfer_params.remote_block_ids does not fit the prompt")
-        return ticket
 
     def _plan_load(
         self, request_id: str, inbound: _Inbound, block_ids: Sequence[Sequence[int]], tokens: int
@@ -176,8 +184,10 @@ class SchedulerSide:
         self._orders.unwatches.append((request_id, ticket))
         self._orders.releases.append(ticket)
 
-    def _count(self, reason: str) -> None:
-        self._orders.failures[reason] = self._orders.failures.get(reason, 0) + 1
+    def _refuse(self, request: PromptRequest, error: TicketError) -> None:
+        """The request runs without remote KV; why is counted."""
+        self._refused[request.request_id] = 0
+        self._orders.failures[error.reason] = self._orders.failures.get(error.reason, 0) + 1
 
 
 def _is_remote_prefill(request: PromptRequest) -> bool:
