@@ -38,10 +38,15 @@ def cache_dir() -> Path:
 
 def content_key(*files: Path) -> str:
     """Key of an environment: its pins and the Python that runs it."""
-    digest = hashlib.sha256(f"{sys.version}|{sys.prefix}".encode())
+    digest = hashlib.sha256(f"{sys.version}|{sys.base_prefix}".encode())
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def base_python() -> str:
+    """The Python below any virtual environment that runs this file, so that both give the same environments."""
+    return str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def run(*command: str | Path) -> None:
@@ -61,7 +66,7 @@ def make_uv() -> Path:
         scratch = home.with_suffix(f".{os.getpid()}")
         say(f"installing uv into {home}")
         try:
-            run(sys.executable, "-m", "venv", scratch)
+            run(base_python(), "-m", "venv", scratch)
         except BootstrapError as error:
             raise BootstrapError(
                 f"{sys.executable} cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
@@ -81,7 +86,7 @@ def make_dev() -> Path:
         uv = make_uv()
         say("installing the development environment (.venv)")
         if not (home / "bin" / "python").exists():
-            run(uv, "venv", "-q", "--python", sys.executable, home)
+            run(uv, "venv", "-q", "--python", base_python(), home)
         python = home / "bin" / "python"
         run(uv, "pip", "sync", "-q", "-p", python, "--require-hashes", pins)
         run(uv, "pip", "install", "-q", "-p", python, "--no-deps", "--no-build-isolation", "-e", ROOT)
@@ -104,7 +109,7 @@ def make_worker_cpu() -> Path:
             )
         scratch, started, uv = home.with_suffix(f".{os.getpid()}"), time.monotonic(), make_uv()
         say("installing vLLM for CPU, about 6 GB (half a minute with a fast mirror, minutes otherwise)")
-        run(uv, "venv", "-q", "--relocatable", "--python", sys.executable, scratch)
+        run(uv, "venv", "-q", "--relocatable", "--python", base_python(), scratch)
         run(uv, "pip", "sync", "-q", "-p", scratch / "bin" / "python", "--require-hashes", pins)
         scratch.rename(home)
         say(f"vLLM for CPU installed in {time.monotonic() - started:.0f} s")
