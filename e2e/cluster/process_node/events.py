@@ -65,12 +65,11 @@ class EventRecorder:
         if len(self._counts) > MOST_REMEMBERED:
             self._counts.clear()
         count = self._counts.get(happening.event_name, 0) + 1
-        self._counts[happening.event_name] = count
         path = f"/api/v1/namespaces/{pod_namespace(happening.pod)}/events"
-        if count == 1 and await self._create(path, happening):
-            return
-        repeat = {"count": count, "lastTimestamp": to_rfc3339(datetime.now(UTC))}
-        await self._api.patch(f"{path}/{happening.event_name}", repeat)
+        if count > 1 or not await self._create(path, happening):
+            repeat = {"count": count, "lastTimestamp": to_rfc3339(datetime.now(UTC))}
+            await self._api.patch(f"{path}/{happening.event_name}", repeat)
+        self._counts[happening.event_name] = count
 
     async def _create(self, path: str, happening: Happening) -> bool:
         """False when it exists already, from before this node process started."""

@@ -57,6 +57,7 @@ class PodRegistry:
         if self._tasks:
             _, late = await asyncio.wait(self._tasks.values(), timeout=most_s + 3.0)
             for task in late:
+                log.warning("pod %s did not end in time; its processes are killed", task.get_name())
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 

@@ -24,6 +24,7 @@ class StatusWriter:
         self._dirty = asyncio.Event()
         self._written: JsonObject = {}
         self._gone = False
+        self._last_failure = ""
         self._writing = asyncio.Lock()
 
     def mark(self) -> None:
@@ -64,22 +65,43 @@ class StatusWriter:
         status = self._build()
         if status == self._written:
             return True
-        body = {"metadata": {"uid": self._uid}, "status": status}
         try:
-            await self._api.patch(f"{self._path}/status", body, STRATEGIC_PATCH)
+            await self._api.patch(f"{self._path}/status", build_patch(self._uid, status), STRATEGIC_PATCH)
         except (ApiError, ApiUnreachableError) as error:
-            await self._note_failure("write the status of", error)
-            return False
+            if not is_refused(error):
+                await self._note_failure("write the status of", error)
+                return False
+            # It would be refused again. A pod must not be stuck because one of its states cannot be told.
+            log.error("the status of %s was refused: this is a bug: %s", self._path, error)
         self._written = status
         return True
 
     async def _note_failure(self, what: str, error: ApiError | ApiUnreachableError) -> None:
-        # 409: another pod has the name by now; our uid is a precondition of every write.
-        if isinstance(error, ApiError) and error.status in (404, 409):
+        if isinstance(error, ApiError) and is_gone(error):
             self._gone = True
             return
-        log.warning("cannot %s %s: %s", what, self._path, error)
+        if str(error) != self._last_failure:
+            log.warning("cannot %s %s: %s", what, self._path, error)
+            self._last_failure = str(error)
         await asyncio.sleep(RETRY_S)
+
+
+def build_patch(uid: str, status: JsonObject) -> JsonObject:
+    """The status as a strategic merge: conditions of others stay, but addresses of former lives go."""
+    replaced = {name: [{"$patch": "replace"}, *status[name]] for name in ("podIPs", "hostIPs") if name in status}
+    return {"metadata": {"uid": uid}, "status": {**status, **replaced}}
+
+
+def is_refused(error: ApiError | ApiUnreachableError) -> bool:
+    """Whether the API server will never take this status for this pod."""
+    return isinstance(error, ApiError) and error.status == 422 and not is_gone(error)
+
+
+def is_gone(error: ApiError) -> bool:
+    """Whether the pod is no more, or another pod has its name by now: our uid is in every write."""
+    if error.status == 422:
+        return "metadata.uid" in error.message
+    return error.status == 404 or (error.status == 409 and "UID" in error.message)
 
 
 def is_kept(written: JsonObject, held: JsonObject) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from integration.process_node.conftest import Json, OwnNode, Pods, node_is_ready, within
 
 from cluster.process_node.processes import start_ticks
+from cluster.subnets import claim_subnets, find_claims_folder
 
 pytestmark = pytest.mark.integration
 
@@ -71,3 +72,14 @@ def test_a_stopped_node_leaves_no_process_and_says_so(own_node: OwnNode, pods: P
     assert "ERROR" not in own_node.log.read_text()
     own_node.start()
     pods.wait("stopped", lambda pod: pod["status"]["containerStatuses"][0]["restartCount"] == 1)
+
+
+def test_a_node_that_returns_with_other_addresses_gives_its_pods_new_ones(own_node: OwnNode, pods: Pods) -> None:
+    pods.create("moved", shell("sleep 300"))
+    old = pods.wait_ready("moved")["status"]["podIP"]
+    own_node.end(signal.SIGKILL)
+    (own_node.cidr,) = claim_subnets(own_node.cluster.run, 1, find_claims_folder())
+    own_node.start()
+    pod = pods.wait("moved", lambda pod: pod["status"]["podIP"] != old)
+    assert pod["status"]["podIPs"] == [{"ip": pod["status"]["podIP"]}]
+    pods.kubectl("delete", "pod", "moved", "--timeout=10s")
