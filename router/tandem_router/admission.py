@@ -1,8 +1,8 @@
 """Holds requests until a worker can start them: one bounded queue per fleet, earliest deadline first."""
 
 import asyncio
-import heapq
 import math
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -26,6 +26,7 @@ P = TypeVar("P", bound=Releasable)
 class _Waiter(Generic[P]):
     deadline_s: float
     order: int
+    is_retry: bool = field(compare=False)
     place: Callable[[], P | None] = field(compare=False)
     placed: asyncio.Future[P] = field(compare=False)
 
@@ -44,29 +45,39 @@ class AdmissionQueue(Generic[P]):
         return len(self._waiters)
 
     async def admit(
-        self, place: Callable[[], P | None], *, deadline_s: float, timeout_s: float, can_serve: Callable[[], bool]
+        self,
+        place: Callable[[], P | None],
+        *,
+        deadline_s: float,
+        timeout_s: float,
+        can_serve: Callable[[], bool],
+        is_retry: bool = False,
     ) -> P:
         """Wait for a placement, at most `timeout_s`.
 
         Args:
             place: tries to claim workers; None when all are busy or there are none yet. May raise RequestError.
             can_serve: there are workers at all.
+            is_retry: workers have failed this request; it may wait for another while others are placed on those.
 
         Raises:
             OverloadedError: all workers stayed busy, or the queue is full.
             UnavailableError: no worker appeared.
         """
-        if not self._waiters and (claim := place()) is not None:
+        if all(waiter.is_retry for waiter in self._waiters) and (claim := place()) is not None:
             return claim
         if len(self) >= self._limit:
             raise OverloadedError(
                 "Too many requests are waiting.", code="queue_full", retry_after_s=self.retry_after_s()
             )
-        waiter = self._enqueue(place, deadline_s)
+        self._order += 1
+        placed: asyncio.Future[P] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(deadline_s, self._order, is_retry, place, placed)
+        insort(self._waiters, waiter)
         self.wake()
         try:
             async with asyncio.timeout(timeout_s):
-                return await waiter.placed
+                return await placed
         except asyncio.CancelledError:
             self._leave(waiter)
             raise
@@ -76,19 +87,26 @@ class AdmissionQueue(Generic[P]):
 
     def wake(self) -> None:
         """Capacity may have come free: place waiting requests in order, as many as fit."""
-        while self._waiters:
-            waiter = self._waiters[0]
-            if not waiter.placed.done():
-                try:
-                    claim = waiter.place()
-                except RequestError as error:
-                    waiter.placed.set_exception(error)
-                    claim = None
-                else:
-                    if claim is None:
-                        return
-                    waiter.placed.set_result(claim)
-            heapq.heappop(self._waiters)
+        still: list[_Waiter[P]] = []
+        is_full = False
+        for waiter in self._waiters:
+            if is_full or not self._try_place(waiter):
+                still.append(waiter)
+                is_full = is_full or not waiter.is_retry
+        self._waiters = still
+
+    def _try_place(self, waiter: _Waiter[P]) -> bool:
+        """Whether `waiter` need not wait any longer."""
+        if waiter.placed.done():
+            return True
+        try:
+            claim = waiter.place()
+        except RequestError as error:
+            waiter.placed.set_exception(error)
+            return True
+        if claim is not None:
+            waiter.placed.set_result(claim)
+        return claim is not None
 
     def count_finished(self, now_s: float) -> None:
         """A request ended: measures the drain rate."""
@@ -103,16 +121,9 @@ class AdmissionQueue(Generic[P]):
             return 1
         return max(1, min(MAX_RETRY_AFTER_S, math.ceil(len(self) * elapsed_s / self._finished)))
 
-    def _enqueue(self, place: Callable[[], P | None], deadline_s: float) -> _Waiter[P]:
-        self._order += 1
-        waiter = _Waiter(deadline_s, self._order, place, asyncio.get_running_loop().create_future())
-        heapq.heappush(self._waiters, waiter)
-        return waiter
-
     def _leave(self, waiter: _Waiter[P]) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
-            heapq.heapify(self._waiters)
         placed = waiter.placed
         if placed.done() and not placed.cancelled() and placed.exception() is None:
             placed.result().release()  # placed in the very moment in which the request was given up

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tandem_router.fleets import Worker
+from tandem_router.http1.exchange import ConnectError, Exchange, UpstreamError, collect
 from tandem_router.http1.messages import Headers, ResponseHead
-from tandem_router.http1.outbound import ConnectError, Exchange, UpstreamError, UpstreamPool, collect
+from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.legs import RETRIABLE, LegError
 from tandem_router.relay import AnswerRelay, EventRelay

@@ -14,8 +14,9 @@ from tandem_router.discovery.api_client import ApiClient, ApiMisconfiguredError,
 from tandem_router.discovery.kubernetes import KubernetesDiscovery
 from tandem_router.discovery.static_file import StaticFileError, watch_static
 from tandem_router.fleets import Capacity, Catalog
-from tandem_router.http1.inbound import Limits, Listener
+from tandem_router.http1.listener import Listener
 from tandem_router.http1.outbound import UpstreamPool
+from tandem_router.http1.strict import Limits
 from tandem_router.internal import InternalListener
 from tandem_router.keys import KeyFileError, KeyRing
 from tandem_router.liveness import LivenessPoller
@@ -30,6 +31,7 @@ from tandem_router.snapshot import Snapshot
 
 LOG = logging.getLogger(__name__)
 HOUSEKEEPING_S = 1.0
+LAST_WORDS_S = 1.0  # for leases released by requests that the drain timeout has cut
 NOTICE_S = 2.0  # after SIGTERM we still accept for so long: load balancers have not read /readyz yet
 
 
@@ -62,6 +64,7 @@ class Router:
         )
         placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens))
         serving = Serving(self.catalog, self._pool, self.keys, placer, rules)
+        self._background = serving.background
         service = CompletionService(serving, self.metrics)
         clock = self._pool.loop.time
         return PublicListener(service, self.catalog, self.metrics, clock, lambda: self._is_draining).routes()
@@ -182,6 +185,10 @@ class Router:
             server.close()
         for listener in (self._public, self._internal):
             listener.abort()
+            await listener.wait_empty()
+        await asyncio.sleep(0)  # cancelled requests end, and release what they hold
+        if self._background:
+            await asyncio.wait(self._background, timeout=LAST_WORDS_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -19,8 +19,9 @@ from tandem_router.errors import (
 )
 from tandem_router.fleets import Catalog, Fleet, Worker
 from tandem_router.headers import client_headers, leg_headers
+from tandem_router.http1.exchange import UpstreamError
 from tandem_router.http1.messages import Headers, encode_request
-from tandem_router.http1.outbound import UpstreamError, UpstreamPool
+from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.keys import KeyRing
 from tandem_router.ledger import Outcome, RequestLedger, outcome_of
@@ -88,7 +89,7 @@ class Call:
         self._clock = serving.pool.loop.time
         ask = order.ask
         blocks = hash_blocks(ask.prompt, order.fleet.index_seed)
-        self._errand = Errand(ask.prompt_tokens, blocks, ask.whole_reason, set())
+        self._errand = Errand(ask.prompt_tokens, blocks, ask.whole_reason)
         self._id = uuid.uuid4().hex
         self._legs = 0
         self._queued_s = 0.0
@@ -121,7 +122,10 @@ class Call:
     async def _attempt_all(self) -> Outcome:
         failure: LegError | None = None
         for _ in range(self._serving.rules.retries + 1):
-            placement = await self._admit()
+            try:
+                placement = await self._admit()
+            except UpstreamFailedError:
+                break  # nobody is left: what the last worker said tells the client more
             try:
                 return await self._attempt(placement)
             except LegError as error:
@@ -130,7 +134,7 @@ class Call:
             finally:
                 placement.release()
                 self._release_lease()
-        assert failure is not None
+        assert failure is not None, "the first placement excludes no worker"
         raise give_up(failure) from failure
 
     async def _attempt(self, placement: Placement) -> Outcome:
@@ -148,6 +152,7 @@ class Call:
             deadline_s=self._order.deadline_s,
             timeout_s=QUEUE_TIMEOUT_S if timeout_s is None else timeout_s,
             can_serve=lambda: fleet.can_serve(clock()),
+            is_retry=bool(self._errand.failures),
         )
         waited_s = clock() - began_s
         self._queued_s += waited_s
@@ -156,8 +161,9 @@ class Call:
 
     def _charge(self, failure: LegError, leg: str) -> None:
         """Hold a failed leg against its own worker, and no other."""
-        self._errand.failed.add(failure.worker.spec.uid)
-        failure.worker.note_failure(self._clock())
+        now_s = self._clock()
+        self._errand.note_failure(failure.worker, now_s)
+        failure.worker.note_failure(now_s)
         self._ledger.count_retry(leg)
 
     def _count_split(self, is_remote: bool) -> None:

@@ -7,7 +7,7 @@ from tandem_api.worker import KVCounters, WorkerState
 from tandem_router.admission import AdmissionQueue
 from tandem_router.claims import Placement
 from tandem_router.errors import ModelNotFoundError
-from tandem_router.http1.outbound import Endpoint, Exchange, WorkerLostError
+from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
 from tandem_router.policy.rates import RateEstimate
 from tandem_router.policy.revisions import Readiness
@@ -69,11 +69,20 @@ class Worker:
         """Learned prefill rate."""
         return self.rate.tokens_per_s
 
+    @property
+    def instance(self) -> str:
+        """Which start of the engine this is, as far as it has told."""
+        return self.state.instance if self.state is not None else ""
+
     def is_alive(self, now_s: float) -> bool:
         """Its state has been read lately."""
         if self.spec.admin_port is None:
             return True
         return self.seen_s is not None and now_s - self.seen_s <= ALIVE_S
+
+    def is_seen_since(self, then_s: float) -> bool:
+        """It is known to have been alive after `then_s`; a worker that tells no state counts as seen."""
+        return self.spec.admin_port is None or (self.seen_s is not None and self.seen_s > then_s)
 
     def is_usable(self, now_s: float) -> bool:
         """New requests may go there."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from tandem_router import jsontext
 from tandem_router.fleets import Worker
+from tandem_router.http1.exchange import ConnectError, UpstreamError
 from tandem_router.http1.messages import Headers, Response, encode_request
-from tandem_router.http1.outbound import ConnectError, UpstreamError, UpstreamPool
+from tandem_router.http1.outbound import UpstreamPool
 
 RETRIABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
 RELEASE_PATH = b"/tandem/v1/leases:release"

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from tandem_api.worker import WorkerState
 from tandem_router.fleets import ALIVE_S, Catalog, Fleet, Worker
+from tandem_router.http1.exchange import Endpoint, UpstreamError
 from tandem_router.http1.messages import encode_request
-from tandem_router.http1.outbound import Endpoint, UpstreamError, UpstreamPool
+from tandem_router.http1.outbound import UpstreamPool
 
 LOG = logging.getLogger(__name__)
 STATE_PATH = b"/tandem/v1/state"

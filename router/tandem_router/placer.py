@@ -1,8 +1,8 @@
 """Places a request on workers: gathers what the pure policy asks for, and claims what it decides."""
 
 import random
-from collections.abc import Callable, Container
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from tandem_router.claims import Claim, Placement
 from tandem_router.errors import UpstreamFailedError
@@ -25,13 +25,25 @@ class Errand:
     Attributes:
         blocks: hashes of its prompt's blocks.
         whole_reason: why it must not be split, None if it may.
-        failed: uids of workers that have failed it; grows as the request is retried.
+        failures: which start of which worker (by uid) failed this request, and when; grows as it is retried.
     """
 
     tokens: int
     blocks: list[int]
     whole_reason: str | None
-    failed: set[str]
+    failures: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def note_failure(self, worker: Worker, now_s: float) -> None:
+        """`worker` failed this request."""
+        self.failures[worker.spec.uid] = (worker.instance, now_s)
+
+    def has_failed(self, worker: Worker) -> bool:
+        """This start of `worker` failed this request."""
+        return worker.spec.uid in self.failures and self.failures[worker.spec.uid][0] == worker.instance
+
+    def is_refused_by(self, worker: Worker) -> bool:
+        """`worker` failed this request and was seen alive after it: it is not merely dead."""
+        return self.has_failed(worker) and worker.is_seen_since(self.failures[worker.spec.uid][1])
 
 
 class Placer:
@@ -56,9 +68,9 @@ class Placer:
             return None
         workers = [worker for worker in usable if worker.spec.kv_revision == revision]
         decodes = [worker for worker in workers if not worker.is_prefill]
-        decodes = preferred(decodes, errand.failed, now_s)
-        if not decodes:
+        if all(errand.is_refused_by(worker) for worker in decodes):
             raise UpstreamFailedError("Every worker that could answer has failed this request.", code="workers_failed")
+        decodes = preferred(decodes, errand, now_s)
         decode = decide_decode(errand.tokens, decodes, self._hits(errand, decodes), self._draw())
         if decode is None:
             return None
@@ -78,7 +90,7 @@ class Placer:
             prefill = self._claim_prefill(fleet, errand, workers, now_s)
             reason = "remote"
             if prefill is None:
-                if fleet.spec.on_prefill_failure == "Fail" or self._is_busy(workers, errand.failed):
+                if fleet.spec.on_prefill_failure == "Fail" or self._is_busy(workers, errand):
                     return None
                 reason = "no_prefill_worker"
         return Placement(revision, Claim(decode, errand.tokens, fleet.queue.wake), prefill, reason)
@@ -92,7 +104,7 @@ class Placer:
         return "cached" if is_local_better(errand.tokens, decode, hits, self._rules) else None
 
     def _claim_prefill(self, fleet: Fleet, errand: Errand, workers: list[Worker], now_s: float) -> Claim | None:
-        prefills = preferred([worker for worker in workers if worker.is_prefill], errand.failed, now_s)
+        prefills = preferred([worker for worker in workers if worker.is_prefill], errand, now_s)
         hits = self._hits(errand, prefills)
         chosen = decide_prefill(errand.tokens, prefills, hits, self._draw()) if prefills else None
         if chosen is None:
@@ -102,12 +114,12 @@ class Placer:
     def _hits(self, errand: Errand, workers: list[Worker]) -> dict[int, int]:
         return self._index.hits(errand.blocks, [worker.bit for worker in workers]) if errand.blocks else {}
 
-    def _is_busy(self, workers: list[Worker], failed: Container[str]) -> bool:
+    def _is_busy(self, workers: list[Worker], errand: Errand) -> bool:
         """A prefill worker exists and will come free."""
-        return any(worker.is_prefill and worker.spec.uid not in failed for worker in workers)
+        return any(worker.is_prefill and not errand.has_failed(worker) for worker in workers)
 
 
-def preferred(workers: list[Worker], failed: Container[str], now_s: float) -> list[Worker]:
+def preferred(workers: list[Worker], errand: Errand, now_s: float) -> list[Worker]:
     """Those that have not failed this request, without those that failed others a moment ago unless all did."""
-    able = [worker for worker in workers if worker.spec.uid not in failed]
+    able = [worker for worker in workers if not errand.has_failed(worker)]
     return [worker for worker in able if not worker.is_avoided(now_s)] or able

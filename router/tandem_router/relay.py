@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tandem_router import jsontext
+from tandem_router.http1.exchange import UpstreamError
 from tandem_router.http1.messages import Headers, ResponseHead
-from tandem_router.http1.outbound import UpstreamError
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.sse import EventStream
 

@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tandem_router import jsontext
+from tandem_router.http1.exchange import Endpoint, Exchange, UpstreamError, collect
 from tandem_router.http1.messages import Headers, encode_request
-from tandem_router.http1.outbound import Endpoint, Exchange, UpstreamError, UpstreamPool, collect
+from tandem_router.http1.outbound import UpstreamPool
 
 MAX_PAGE_BYTES = 64 << 20
 MAX_LINE_BYTES = 4 << 20

@@ -7,88 +7,48 @@ half, is gone: its request is cancelled at once.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from typing import Protocol
 
 import httptools
 
-from tandem_router.errors import (
-    BadRequestError,
-    BodyTooLargeError,
-    HeadersTooLargeError,
-    RequestError,
-    RequestTooSlowError,
-)
+from tandem_router.errors import BadRequestError, RequestError, RequestTooSlowError
 from tandem_router.http1.messages import Headers, Request, encode_response_head
+from tandem_router.http1.strict import Limits, check_head
 from tandem_router.http1.writer import ResponseWriter
 
 Handler = Callable[[Request, ResponseWriter], Awaitable[None]]
 WRITE_HIGH_BYTES = 128 * 1024
 MAX_QUEUED_REQUESTS = 4  # pipelined behind the one in flight, before we stop reading
+UPGRADE_HEADERS = frozenset((b"upgrade", b"http2-settings", b"connection"))
 LINGER_S = 2.0  # how long we read on after refusing a request, so that the client sees why
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a client may send, and how slowly."""
+class Home(Protocol):
+    """The listener, as its connections see it."""
 
-    header_bytes: int = 64 * 1024
-    body_bytes: int = 16 * 1024 * 1024
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 60.0
-    idle_timeout_s: float = 75.0
+    @property
+    def handler(self) -> Handler:
+        """Answers requests."""
 
+    @property
+    def limits(self) -> Limits:
+        """What a client may send."""
 
-@dataclass
-class Listener:
-    """What all connections of one listening socket share."""
-
-    handler: Handler
-    limits: Limits
-    connections: "set[ClientConnection]" = field(default_factory=set)
-    draining: bool = False
-    _emptied: asyncio.Event = field(default_factory=asyncio.Event)
+    @property
+    def draining(self) -> bool:
+        """No request follows the one in flight."""
 
     def add(self, connection: "ClientConnection") -> None:
         """A client has connected."""
-        self.connections.add(connection)
-        self._emptied.clear()
 
     def discard(self, connection: "ClientConnection") -> None:
         """A connection is closed."""
-        self.connections.discard(connection)
-        if not self.connections:
-            self._emptied.set()
-
-    async def wait_empty(self) -> None:
-        """Wait until there is no connection."""
-        if self.connections:
-            await self._emptied.wait()
-
-    def connect(self) -> "ClientConnection":
-        """Protocol factory."""
-        return ClientConnection(self)
-
-    def drain(self) -> None:
-        """Close idle connections now, and the others after the response in flight."""
-        self.draining = True
-        for connection in list(self.connections):
-            connection.close_if_idle()
-
-    def abort(self) -> None:
-        """Close every connection now."""
-        for connection in list(self.connections):
-            connection.abort()
-
-    def sweep(self, now_s: float) -> None:
-        """Enforce the time limits; call every second."""
-        for connection in list(self.connections):
-            connection.check_time(now_s)
 
 
 class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Home) -> None:
         self._listener = listener
         self._limits = listener.limits
         self._loop = asyncio.get_running_loop()
@@ -136,10 +96,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # The client offers another protocol; we stay with HTTP/1.1, as RFC 9110 §7.8 allows.
-            self._parser = httptools.HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self.data_received(rest)
+            self._decline_upgrade(data[upgrade.args[0] :])
         except RequestError as error:
             self._refuse(error)
         except httptools.HttpParserCallbackError as error:
@@ -171,15 +128,17 @@ class ClientConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._has_head = True
         self._check_head()
-        if self._awaits_continue and self._task is None:
+        if self._awaits_continue and self._task is None and not self._parser.should_upgrade():
             self._say_continue()
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        self._check_body_size(self._body_bytes)
+        self._limits.check_body_size(self._body_bytes)
         self._body.append(data)
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return  # without its body: `_decline_upgrade` follows
         path, _, query = self._url.partition(b"?")
         request = Request(
             method=self._parser.get_method(),
@@ -210,8 +169,18 @@ class ClientConnection(asyncio.Protocol):
         if not self._has_head:
             self._head_bytes += len(data)
         self._parser.feed_data(data)
-        if not self._has_head and self._in_message and self._head_bytes > self._limits.header_bytes:
-            raise_too_large(self._limits.header_bytes)
+        if not self._has_head and self._in_message:
+            self._limits.check_head_size(self._head_bytes)
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Stay with HTTP/1.1, as RFC 9110 §7.8 allows: the parser stops before the body of a request that offers
+        another protocol, so it gets the request again without the offer."""
+        method = self._parser.get_method()
+        headers = [(key, value) for key, value in self._headers if key.lower() not in UPGRADE_HEADERS]
+        self._parser = httptools.HttpRequestParser(self)
+        head = b"%b %b HTTP/1.1\r\n" % (method, self._url)
+        self._in_message = False
+        self.data_received(head + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + rest)
 
     def _begin_message(self) -> None:
         self._url = b""
@@ -223,33 +192,11 @@ class ClientConnection(asyncio.Protocol):
         self._in_message = True
 
     def _check_head(self) -> None:
-        if len(self._url) + sum(len(key) + len(value) + 4 for key, value in self._headers) > self._limits.header_bytes:
-            raise_too_large(self._limits.header_bytes)
-        version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise BadRequestError(f"HTTP version {version} is not supported: use HTTP/1.1.", code="malformed_http")
-        names = [key.lower() for key, _ in self._headers]
-        if names.count(b"host") != (1 if version == "1.1" else min(1, names.count(b"host"))):
-            raise BadRequestError("A request has exactly one Host header.", code="malformed_http")
-        self._check_framing(version)
+        limits = self._limits
+        limits.check_head_size(len(self._url) + sum(len(key) + len(value) + 4 for key, value in self._headers))
+        parser = self._parser
+        self._awaits_continue = check_head(parser.get_method(), parser.get_http_version(), self._headers, limits)
         self._due_s = self._loop.time() + self._limits.body_timeout_s
-
-    def _check_framing(self, version: str) -> None:
-        for key, value in self._headers:
-            low = key.lower()
-            if low == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
-                raise BadRequestError("Transfer-Encoding must be chunked, in HTTP/1.1.", code="malformed_http")
-            if low == b"content-length":
-                self._check_body_size(int(value))
-            if low == b"expect":
-                if value.lower() != b"100-continue":
-                    raise BadRequestError("Expect may only be 100-continue.", code="malformed_http")
-                self._awaits_continue = version == "1.1"
-
-    def _check_body_size(self, size: int) -> None:
-        limit = self._limits.body_bytes
-        if size > limit:
-            raise BodyTooLargeError(f"The request body is over the limit of {limit} bytes.", code="body_too_large")
 
     def _say_continue(self) -> None:
         self._awaits_continue = False
@@ -345,10 +292,3 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(RequestTooSlowError("The request did not arrive in time.", code="request_timeout"))
         else:
             self._transport.close()
-
-
-def raise_too_large(limit: int) -> None:
-    """Refuse a request whose head is over `limit` bytes."""
-    raise HeadersTooLargeError(
-        f"The request line and headers are over the limit of {limit} bytes.", code="headers_too_large"
-    )

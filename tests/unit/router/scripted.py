@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,8 @@ class Engine:
             self.tasks.add(task)
             try:
                 await serve(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
+            except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                pass  # the router closed, or the test is over
             finally:
                 self.tasks.discard(task)
                 writer.close()
@@ -248,10 +248,8 @@ async def read_request(reader: asyncio.StreamReader) -> Seen:
 
 
 async def watch_close(reader: asyncio.StreamReader, seen: Seen) -> None:
-    try:
+    with suppress(ConnectionError):
         await reader.read(1)
-    except ConnectionError:
-        pass
     seen.closed_s = time.monotonic()
     seen.closed.set()
 
