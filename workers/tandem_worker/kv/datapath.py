@@ -46,17 +46,13 @@ class Pace:
         return self.chunk_timeout_s + size_bytes / self.floor_bytes_per_s
 
 
-def _ignore() -> None:
-    """For owners that need not know."""
-
-
 @dataclass(frozen=True)
 class Reports:
     """Whom a data path tells, from its own thread."""
 
     opened: Callable[[str | None], None]  # once; None when the edge is up, else the fault
     moved: Callable[[Moved], None]  # exactly once per order given
-    ended: Callable[[], None] = _ignore  # last
+    ended: Callable[[], None]  # last
 
 
 class DataPath:
@@ -71,7 +67,8 @@ class DataPath:
         self._lock = threading.Lock()
         self._edge: Edge | None = None
         self._is_aborted = False
-        threading.Thread(target=self._run, name="tandem-kv-data", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="tandem-kv-data", daemon=True)
+        self._thread.start()
 
     def give(self, order: Order) -> None:
         self._orders.put(order)
@@ -88,6 +85,10 @@ class DataPath:
         """Abort, and end the thread once it has answered what it was given."""
         self.abort()
         self._orders.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """After `close`: wait until the thread has made its last report."""
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         edge, fault = self._open()

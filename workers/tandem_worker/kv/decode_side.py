@@ -31,6 +31,7 @@ from tandem_worker.kv.tcp import CONTROL_MAGIC
 from tandem_worker.kv.transport import Edge, Transport
 
 _NONCE_BYTES = 16
+_STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,13 @@ class DecodeSide:
             if dealings.puller.is_disposable(now_s) and not dealings.paths:
                 del self._peers[peer]
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for dealings in self._peers.values():
-            for path in dealings.paths.values():
+        for dealings in list(self._peers.values()):
+            for path in list(dealings.paths.values()):
                 path.close()
+                await asyncio.to_thread(path.join, _STOP_S)  # its last reports need this loop
             for link in dealings.links.values():
                 link.close()
 

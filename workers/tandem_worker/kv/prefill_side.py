@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 from tandem_worker.kv.counters import Counters
 from tandem_worker.kv.datapath import DataPath, Moved, Order, Pace, Reports
@@ -25,6 +26,7 @@ from tandem_worker.kv.tcp import CONTROL_MAGIC, DATA_MAGIC, TOKEN_BYTES
 from tandem_worker.kv.transport import Edge, Transport
 
 _NONCE_BYTES = 16
+_STOP_S = 5.0
 
 
 class PrefillSide:
@@ -58,11 +60,12 @@ class PrefillSide:
         """Accept peers until `stop`."""
         self._spawn(self._accept(listener))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for path in self._paths.values():
+        for path in list(self._paths.values()):
             path.close()
+            await asyncio.to_thread(path.join, _STOP_S)  # its last reports need this loop
         for link in self._links.values():
             link.close()
 
@@ -94,8 +97,8 @@ class PrefillSide:
     def _close(self, connection: int) -> None:
         if link := self._links.pop(connection, None):
             link.close()
-        if path := self._paths.pop(connection, None):
-            path.close()
+        if path := self._paths.get(connection):
+            path.close()  # it is forgotten when its thread has answered all it was given
 
     def _open_data(self, connection: int, endpoint: dict[str, str]) -> None:
         loop = asyncio.get_running_loop()
@@ -108,10 +111,13 @@ class PrefillSide:
         def moved(result: Moved) -> None:
             loop.call_soon_threadsafe(self._on_moved, connection, result)
 
+        def ended() -> None:
+            loop.call_soon_threadsafe(partial(self._paths.pop, connection, None))
+
         def open_edge() -> Edge:
             return self._transport.open_prefill(endpoint, timeout_s)
 
-        self._paths[connection] = DataPath(self._layout, self._pace, open_edge, Reports(opened, moved))
+        self._paths[connection] = DataPath(self._layout, self._pace, open_edge, Reports(opened, moved, ended))
 
     def _on_opened(self, connection: int, fault: str | None) -> None:
         if fault is None:

@@ -364,23 +364,24 @@ class Puller:
     def _break(self, reason: str, now_s: float, *, is_counted: bool = True) -> list[PullerAction]:
         """End the session. What was being received fails; what waits is tried again on a new session, unless it was
         the handshake that failed or the circuit has opened."""
-        was_open = self.state is State.OPEN
+        is_handshake_fault = self.state is not State.OPEN
         actions: list[PullerAction] = [Disconnect(self._link)]
         self.state = State.IDLE
         if reason != CANCELLED:
             self.circuit.on_failure(now_s)
             self._retry_at_s = now_s + self.limits.heartbeat_s
+        ended: list[PullerAction] = []
         if self._active is not None and self._active.is_receiving:
             self.state, self._stop_reason = State.STOPPING, reason
-            actions.append(StopReceive(self._link))
+            ended.append(StopReceive(self._link))
         elif self._active is not None:
             job, self._active = self._active.job, None
-            actions += self._finish(job, 0, reason, now_s)
-        elif is_counted and reason != CANCELLED:
-            actions.append(Failed(reason))
-        if not was_open or self.circuit.is_open(now_s):
-            actions += self._fail_queue(reason, now_s)
-        return actions if self.state is State.STOPPING else actions + self._advance(now_s)
+            ended += self._finish(job, 0, reason, now_s)
+        if is_handshake_fault or self.circuit.is_open(now_s):
+            ended += self._fail_queue(reason, now_s)
+        if not ended and is_counted:  # else it is counted once per job
+            ended.append(Failed(reason))
+        return [*actions, *ended] if self.state is State.STOPPING else [*actions, *ended, *self._advance(now_s)]
 
     def _fail_queue(self, reason: str, now_s: float) -> list[PullerAction]:
         actions: list[PullerAction] = []

@@ -137,8 +137,8 @@ class KvService:
             async with serve_local(self._settings.local_socket(rank), self._answer):
                 self._started.set()
                 await self._tick_until_stopped()
-        self._prefill.stop()
-        self._decode.stop()
+        await self._prefill.stop()
+        await self._decode.stop()
 
     async def _tick_until_stopped(self) -> None:
         while not self._stop.is_set():

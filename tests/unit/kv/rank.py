@@ -1,0 +1,123 @@
+"""A KV rank without an engine: real memory, real sockets, short deadlines."""
+
+import ctypes
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from integration.kv.vllm_engine import find_free_port, write_keys
+from property.kv.world import build_engine
+
+from tandem_worker.kv.decode_side import Peer
+from tandem_worker.kv.layout import Group, HeadSlice, KvLayout, Region
+from tandem_worker.kv.loads import Load, LoadResult
+from tandem_worker.kv.memory import HostMemory
+from tandem_worker.kv.params import Ticket, issue_ticket
+from tandem_worker.kv.puller import Job
+from tandem_worker.kv.service import KvService
+from tandem_worker.kv.settings import KvSettings
+
+HEADS, PAGE_BYTES, LAYERS, BLOCKS = 2, 32 << 10, 2, 64
+BLOCK_BYTES = PAGE_BYTES * LAYERS
+TOKENS = 16
+ADDRESS = "127.0.0.1"
+
+
+class Rank:
+    """One prefill or decode rank, with a KV cache of random bytes."""
+
+    def __init__(self, directory: Path, name: str, engine: dict[str, Any], settings: dict[str, Any]) -> None:
+        size = LAYERS * BLOCKS * PAGE_BYTES
+        self.buffer = ctypes.create_string_buffer(secrets.token_bytes(size), size)
+        address = ctypes.addressof(self.buffer)
+        regions = tuple(
+            Region(address + layer * BLOCKS * PAGE_BYTES, BLOCKS, PAGE_BYTES, PAGE_BYTES, PAGE_BYTES, 1, HEADS)
+            for layer in range(LAYERS)
+        )
+        self.layout = KvLayout((Group(regions),))
+        keys = directory / "keys"
+        if not keys.exists():
+            write_keys(keys)
+        self.settings = KvSettings(
+            **{
+                "bind_host": ADDRESS, "port": find_free_port(ADDRESS), "keys_dir": keys, "kv_revision": "r1",
+                "fleet": "ns/fleet", "engine_id": name, "run_dir": directory / name, "lease_wait_s": 0.3,
+                "heartbeat_s": 0.1, "chunk_timeout_s": 0.5, "handshake_timeout_s": 0.5, "connect_timeout_s": 0.3,
+                "chunk_bytes": BLOCK_BYTES, **settings,
+            }
+        )  # fmt: skip
+        self.engine = build_engine(f"{name}/{secrets.token_hex(4)}", chunk_bytes=self.settings.chunk_bytes, **engine)
+        self.service = KvService(self.engine, self.settings, self.layout, HostMemory([(address, size)]))
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(ADDRESS, self.settings.port, self.engine.engine_id)
+
+    def block(self, block: int) -> bytes:
+        raw = self.buffer.raw
+        starts = [layer * BLOCKS * PAGE_BYTES + block * PAGE_BYTES for layer in range(LAYERS)]
+        return b"".join(raw[start : start + PAGE_BYTES] for start in starts)
+
+    def ticket(self, request_id: str, blocks: list[int], **changes: Any) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "remote_engine_id": self.engine.engine_id,
+            "remote_request_id": request_id,
+            "remote_block_ids": [blocks],
+            "remote_host": ADDRESS,
+            "remote_port": self.settings.port,
+            "tp_size": 1,
+            "remote_num_tokens": TOKENS * len(blocks),
+            "prompt_digest": "0" * 64,
+            "expiry": 0,
+            "fleet": "ns/fleet",
+        }
+        ticket: Ticket = issue_ticket(fields | changes, self.signer)
+        return ticket.model_dump()
+
+    @property
+    def signer(self) -> Any:
+        from tandem_worker.kv.keys import fetch_keys
+
+        return fetch_keys(self.settings.keys_dir)
+
+    def pull(self, peer: Peer, ticket: dict[str, Any], local: list[int], remote: list[int] | None = None) -> None:
+        """Begin a load; `remote` other than the ticket's blocks is a forgery."""
+        key = str(ticket["remote_request_id"])
+        theirs = tuple(ticket["remote_block_ids"][0] if remote is None else remote)
+        heads = (HeadSlice(0, HEADS),)
+        job = Job(key, ticket, (theirs,), heads, (tuple(local),), heads)
+        load = Load(key, (tuple(local),), 0, TOKENS * len(local), TOKENS, open_pulls=1)
+        self.service.load(load, [(peer, job)])
+
+    def await_load(self, timeout_s: float = 3) -> LoadResult:
+        results = self._await(lambda: list(self.service.take_results().loaded), timeout_s)
+        assert len(results) == 1
+        return results[0]
+
+    def await_freed(self, timeout_s: float = 3) -> set[str]:
+        return set(self._await(lambda: list(self.service.take_results().sent), timeout_s))
+
+    def _await(self, take: Any, timeout_s: float) -> list[Any]:
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            if found := take():
+                return found
+            time.sleep(0.005)
+        raise AssertionError(f"nothing came within {timeout_s} s")
+
+    @property
+    def socket(self) -> Path:
+        return self.settings.local_socket(0)
+
+
+@contextmanager
+def running_rank(directory: Path, name: str, engine: dict[str, Any] | None = None, **settings: Any) -> Iterator[Rank]:
+    rank = Rank(directory, name, engine or {}, settings)
+    rank.service.start()
+    try:
+        yield rank
+    finally:
+        rank.service.stop()
