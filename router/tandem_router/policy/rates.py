@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 GAIN = 0.2
+MIN_SECONDS = 1e-6
 MIN_TOKENS = 256  # shorter prompts measure the round trip, not the engine
 
 
@@ -14,7 +15,7 @@ class RateEstimate:
 
     def observe(self, tokens: int, seconds: float) -> None:
         """`tokens` were prefilled in `seconds`; short or impossible observations are ignored."""
-        if tokens < MIN_TOKENS or seconds <= 0:
+        if tokens < MIN_TOKENS or seconds < MIN_SECONDS:
             return
         rate = tokens / seconds
         self.tokens_per_s = rate if self.tokens_per_s is None else self.tokens_per_s + GAIN * (rate - self.tokens_per_s)
