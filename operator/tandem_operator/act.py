@@ -1,15 +1,13 @@
 """Carries out actions. No decisions here: one case per action."""
 
-import logging
-
 from tandem_operator.cluster import Cluster
-from tandem_operator.errors import NotFound
-from tandem_operator.kinds import SECRET, WORKER_POOL, kind_of
+from tandem_operator.errors import NotFound, Rejected
+from tandem_operator.kinds import SECRET, WORKER_POOL, Manifest, kind_of
 from tandem_operator.model import Action, Apply, CreatePool, Delete, Scale
 from tandem_operator.resources.names import OPERATOR_MANAGER, SCALE_MANAGER
 from tandem_operator.store import Store
 
-_log = logging.getLogger(__name__)
+_INVALID = 422  # the HTTP status of a manifest that fails validation
 
 
 async def act(action: Action, cluster: Cluster, store: Store) -> None:
@@ -21,7 +19,7 @@ async def act(action: Action, cluster: Cluster, store: Store) -> None:
     """
     match action:
         case Apply(manifest, _, uid):
-            live = await cluster.apply(manifest, OPERATOR_MANAGER, uid=uid)
+            live = await _apply(cluster, manifest, uid)
             if kind_of(manifest) != SECRET:  # fleets' Secrets are fetched by name, never held
                 store.upsert(kind_of(manifest), live)
         case CreatePool(manifest, _):
@@ -30,6 +28,16 @@ async def act(action: Action, cluster: Cluster, store: Store) -> None:
             await cluster.scale(kind, namespace, name, replicas, SCALE_MANAGER)
         case Delete():
             await _delete(action, cluster, store)
+
+
+async def _apply(cluster: Cluster, manifest: Manifest, uid: str | None) -> Manifest:
+    try:
+        return await cluster.apply(manifest, OPERATOR_MANAGER, uid=uid)
+    except Rejected as error:
+        if uid is None or error.status != _INVALID:
+            raise
+        # Another manager's list entries stay in a server-side apply, and can clash with ours (two ports of one name).
+        return await cluster.merge(manifest, OPERATOR_MANAGER, uid=uid)
 
 
 async def _delete(action: Delete, cluster: Cluster, store: Store) -> None:

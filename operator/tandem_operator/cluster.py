@@ -110,15 +110,23 @@ class Cluster:
         query = {"fieldManager": manager, "force": "true" if uid else "false"}
         return await self._patch({**manifest, "metadata": metadata}, query)
 
+    async def merge(self, manifest: Manifest, manager: str, *, uid: str) -> Manifest:
+        """Merge patch of exactly the object with `uid`: every list becomes what the manifest says."""
+        metadata = {**manifest["metadata"], "uid": uid}
+        query = {"fieldManager": manager}
+        return await self._patch({**manifest, "metadata": metadata}, query, content_type=_MERGE)
+
     async def apply_status(self, manifest: Manifest, manager: str) -> Manifest:
         """Server-side apply of the status subresource."""
         return await self._patch(manifest, {"fieldManager": manager, "force": "true"}, "status")
 
-    async def _patch(self, manifest: Manifest, query: Mapping[str, str], subresource: str = "") -> Manifest:
+    async def _patch(
+        self, manifest: Manifest, query: Mapping[str, str], subresource: str = "", content_type: str = _APPLY
+    ) -> Manifest:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         path = f"{kind.path(metadata['namespace'])}/{metadata['name']}"
         path = f"{path}/{subresource}" if subresource else path
-        return await self._write(_Call("patch", kind, "PATCH", path, query, manifest, _APPLY, subresource))
+        return await self._write(_Call("patch", kind, "PATCH", path, query, manifest, content_type, subresource))
 
     async def create(self, manifest: Manifest, manager: str, *, fenced: bool = True) -> Manifest:
         """A new object.

@@ -1,4 +1,8 @@
-"""Does the live object already say what was rendered? Only rendered fields count: what others set is theirs."""
+"""Does the live object already say what was rendered? Only rendered fields count: what others set is theirs.
+
+Lists that server-side apply merges by a key are compared by that key, so that a foreign entry is no difference; all
+other lists are compared whole.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +12,16 @@ from tandem_operator.quantities import is_same_quantity
 
 _QUANTITY_PARENTS = frozenset(("limits", "requests"))
 _QUANTITY_FIELDS = frozenset(("sizeLimit",))
+_LIST_KEYS = {
+    "ownerReferences": "uid",
+    "containers": "name",
+    "initContainers": "name",
+    "env": "name",
+    "volumes": "name",
+    "volumeMounts": "mountPath",
+    "imagePullSecrets": "name",
+    "ports": "name",  # of containers and Services; those of NetworkPolicies have no names, and are compared whole
+}
 
 
 def first_difference(rendered: Manifest, live: Manifest) -> str | None:
@@ -19,13 +33,25 @@ def _differences(rendered: Any, live: Any, path: tuple[str, ...]) -> Iterator[st
     if _is_empty(rendered) and _is_empty(live):
         return
     if isinstance(rendered, dict) and isinstance(live, dict):
-        for key, value in rendered.items():
-            yield from _differences(value, live.get(key), (*path, key))
-    elif isinstance(rendered, list) and isinstance(live, list) and len(rendered) == len(live):
-        for index, (want, have) in enumerate(zip(rendered, live, strict=True)):
-            yield from _differences(want, have, (*path, str(index)))
+        for name, value in rendered.items():
+            yield from _differences(value, live.get(name), (*path, name))
+    elif isinstance(rendered, list) and isinstance(live, list):
+        yield from _list_differences(rendered, live, path)
     elif not _is_same_scalar(rendered, live, path):
         yield ".".join(path)
+
+
+def _list_differences(rendered: list[Any], live: list[Any], path: tuple[str, ...]) -> Iterator[str]:
+    key = _LIST_KEYS.get(path[-1])
+    if key and all(key in want for want in rendered):
+        by_key = {item.get(key): item for item in live}
+        for want in rendered:
+            yield from _differences(want, by_key.get(want[key]), (*path, want[key]))
+    elif len(rendered) != len(live):
+        yield ".".join(path)
+    else:
+        for index, (want, have) in enumerate(zip(rendered, live, strict=True)):
+            yield from _differences(want, have, (*path, str(index)))
 
 
 def _is_empty(value: Any) -> bool:
