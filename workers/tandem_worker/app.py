@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -25,13 +26,23 @@ def main() -> int:
         asyncio.run(_supervise(read_settings(os.environ)))
     except WorkerError as fault:
         log.error("%s", fault.to_termination_message())
-        write_termination_message(fault, Path(os.environ.get(TERMINATION_LOG_ENV) or TERMINATION_LOG))
+        write_termination_message(fault, find_termination_log(os.environ))
         return fault.exit_code
     return 0
 
 
-def write_termination_message(fault: WorkerError, path: Path) -> None:
-    """Leave `Reason: message` where Kubernetes reads it. A place that cannot be written costs only the message."""
+def find_termination_log(environ: Mapping[str, str]) -> Path | None:
+    """Where Kubernetes reads a last message. The default is used only where it exists: outside a pod it does not."""
+    if told := environ.get(TERMINATION_LOG_ENV):
+        return Path(told)
+    default = Path(TERMINATION_LOG)
+    return default if default.exists() else None
+
+
+def write_termination_message(fault: WorkerError, path: Path | None) -> None:
+    """Leave `Reason: message` there. A place that cannot be written costs only the message."""
+    if path is None:
+        return
     try:
         path.write_text(fault.to_termination_message(), encoding="utf-8")
     except OSError as error:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -100,8 +101,9 @@ class ChildProcess:
             pipe.close()
             return
         self.tail.feed(chunk)
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+        with suppress(BrokenPipeError):  # whoever read our output is gone; the engine shall not notice
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
 
     def _reap(self) -> None:
         while (ended := _wait_any()) is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tandem_api.conditions import Reason
 from tandem_api.worker import ModelConfig
-
 from tandem_worker.errors import WorkerError
 from tandem_worker.tiny_model import SOURCE as TINY_SOURCE
 
