@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+OUTPUT_DRAIN_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,7 +107,10 @@ async def run_to_end(launch: Launch, output_limit_bytes: int = 10_240) -> tuple[
         code = await process.wait()
     finally:
         process.kill_group()
-        text = await output
+        # What left the group may hold the pipe open for ever; its container's end will find it.
+        await asyncio.wait({output}, timeout=OUTPUT_DRAIN_S)
+        output.cancel()
+    text = output.result() if output.done() else b""
     return code, text.decode(errors="replace")
 
 

@@ -18,6 +18,7 @@ from cluster.process_node.folders import FolderError, NodeFolders, remove_tree
 from cluster.process_node.orphans import (
     NODE_MARK,
     end_leftover_processes,
+    kill_all,
     marked_processes,
     record_pid,
     recorded_processes,
@@ -63,6 +64,13 @@ async def test_a_command_gives_its_code_and_the_start_of_its_output() -> None:
     assert await run_to_end(shell("echo out; echo err >&2; exit 3")) == (3, "out\nerr\n")
     code, output = await run_to_end(shell("head -c 200000 /dev/zero | tr '\\0' x"), output_limit_bytes=10)
     assert (code, output) == (0, "x" * 10)
+
+
+async def test_a_daemon_that_keeps_the_output_open_does_not_hold_a_command_up() -> None:
+    async with asyncio.timeout(5):
+        code, _ = await run_to_end(shell("setsid sleep 65 & exit 4", TEST_MARK="daemon"))
+    assert code == 4
+    kill_all(marked_processes("TEST_MARK", "daemon"))
 
 
 async def test_a_cancelled_command_leaves_no_process() -> None:
