@@ -12,6 +12,7 @@ from integration.kv.vllm_engine import find_free_port, write_keys
 from property.kv.world import build_engine
 
 from tandem_worker.kv.decode_side import Peer
+from tandem_worker.kv.keys import KeyRing, fetch_keys
 from tandem_worker.kv.layout import Group, HeadSlice, KvLayout, Region
 from tandem_worker.kv.loads import Load, LoadResult
 from tandem_worker.kv.memory import HostMemory
@@ -19,6 +20,7 @@ from tandem_worker.kv.params import Ticket, issue_ticket
 from tandem_worker.kv.puller import Job
 from tandem_worker.kv.service import KvService
 from tandem_worker.kv.settings import KvSettings
+from tandem_worker.kv.worker_side import StepResults, WorkerSide
 
 HEADS, PAGE_BYTES, LAYERS, BLOCKS = 2, 32 << 10, 2, 64
 BLOCK_BYTES = PAGE_BYTES * LAYERS
@@ -29,13 +31,16 @@ ADDRESS = "127.0.0.1"
 class Rank:
     """One prefill or decode rank, with a KV cache of random bytes."""
 
-    def __init__(self, directory: Path, name: str, engine: dict[str, Any], settings: dict[str, Any]) -> None:
-        size = LAYERS * BLOCKS * PAGE_BYTES
+    def __init__(
+        self, directory: Path, name: str, engine: dict[str, Any], heads: int, settings: dict[str, Any]
+    ) -> None:
+        self.heads = heads
+        self.page = PAGE_BYTES // HEADS * heads
+        page, size = self.page, LAYERS * BLOCKS * self.page
         self.buffer = ctypes.create_string_buffer(secrets.token_bytes(size), size)
         address = ctypes.addressof(self.buffer)
         regions = tuple(
-            Region(address + layer * BLOCKS * PAGE_BYTES, BLOCKS, PAGE_BYTES, PAGE_BYTES, PAGE_BYTES, 1, HEADS)
-            for layer in range(LAYERS)
+            Region(address + layer * BLOCKS * page, BLOCKS, page, page, page, 1, heads) for layer in range(LAYERS)
         )
         self.layout = KvLayout((Group(regions),))
         keys = directory / "keys"
@@ -49,7 +54,8 @@ class Rank:
                 "chunk_bytes": BLOCK_BYTES, **settings,
             }
         )  # fmt: skip
-        self.engine = build_engine(f"{name}/{secrets.token_hex(4)}", chunk_bytes=self.settings.chunk_bytes, **engine)
+        identity = {"engine_id": f"{name}/{secrets.token_hex(4)}", "chunk_bytes": self.settings.chunk_bytes}
+        self.engine = build_engine(**identity | engine)
         self.service = KvService(self.engine, self.settings, self.layout, HostMemory([(address, size)]))
 
     @property
@@ -58,8 +64,8 @@ class Rank:
 
     def block(self, block: int) -> bytes:
         raw = self.buffer.raw
-        starts = [layer * BLOCKS * PAGE_BYTES + block * PAGE_BYTES for layer in range(LAYERS)]
-        return b"".join(raw[start : start + PAGE_BYTES] for start in starts)
+        starts = [(layer * BLOCKS + block) * self.page for layer in range(LAYERS)]
+        return b"".join(raw[start : start + self.page] for start in starts)
 
     def ticket(self, request_id: str, blocks: list[int], **changes: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -78,9 +84,7 @@ class Rank:
         return ticket.model_dump()
 
     @property
-    def signer(self) -> Any:
-        from tandem_worker.kv.keys import fetch_keys
-
+    def signer(self) -> KeyRing:
         return fetch_keys(self.settings.keys_dir)
 
     def pull(self, peer: Peer, ticket: dict[str, Any], local: list[int], remote: list[int] | None = None) -> None:
@@ -100,6 +104,15 @@ class Rank:
     def await_freed(self, timeout_s: float = 3) -> set[str]:
         return set(self._await(lambda: list(self.service.take_results().sent), timeout_s))
 
+    def await_results(self, side: WorkerSide, timeout_s: float = 3) -> StepResults:
+        """The first results of `side` that hold anything."""
+
+        def take() -> list[StepResults]:
+            results = side.take_results()
+            return [results] if results.received or results.sent else []
+
+        return self._await(take, timeout_s)[0]
+
     def _await(self, take: Any, timeout_s: float) -> list[Any]:
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
@@ -114,8 +127,10 @@ class Rank:
 
 
 @contextmanager
-def running_rank(directory: Path, name: str, engine: dict[str, Any] | None = None, **settings: Any) -> Iterator[Rank]:
-    rank = Rank(directory, name, engine or {}, settings)
+def running_rank(
+    directory: Path, name: str, engine: dict[str, Any] | None = None, heads: int = HEADS, **settings: Any
+) -> Iterator[Rank]:
+    rank = Rank(directory, name, engine or {}, heads, settings)
     rank.service.start()
     try:
         yield rank

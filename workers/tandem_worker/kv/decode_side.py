@@ -167,7 +167,7 @@ class DecodeSide:
         puller = dealings.puller
         try:
             control = await _connect(dealings.peer, puller.limits.handshake_s)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeError):  # the last: a host name that cannot be one
             self._perform(dealings, puller.on_lost(link, _now_s()))
             return
         dealings.links[link] = control

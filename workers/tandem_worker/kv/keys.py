@@ -4,9 +4,12 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 MIN_KEY_BYTES = 16
 
@@ -46,7 +49,7 @@ def _mac(key: bytes, message: bytes) -> str:
 
 
 class KeyFiles:
-    """A Signer that re-reads the key files when they change."""
+    """A Signer that re-reads the key files when they change, and keeps the last good keys when that fails."""
 
     def __init__(self, keys_dir: Path) -> None:
         self._dir = keys_dir
@@ -62,7 +65,11 @@ class KeyFiles:
     def _fresh(self) -> KeyRing:
         stamp = self._read_stamp()
         if stamp != self._stamp:
-            self._ring, self._stamp = fetch_keys(self._dir), stamp
+            self._stamp = stamp
+            try:
+                self._ring = fetch_keys(self._dir)
+            except KeyFileError as error:  # a rotation gone wrong must not end requests that are under way
+                logger.error("the KV keys changed and cannot be read; the former ones stay in use: %s", error)
         return self._ring
 
     def _read_stamp(self) -> tuple[tuple[int, int] | None, ...]:

@@ -155,8 +155,12 @@ class PrefillSide:
             connection.close()
 
     async def _converse(self, connection: socket.socket) -> None:
+        try:
+            streams = await asyncio.open_connection(sock=connection)
+        except OSError:
+            return  # it left again
         number = self._accepted = self._accepted + 1
-        link = self._links[number] = ControlLink(*await asyncio.open_connection(sock=connection))
+        link = self._links[number] = ControlLink(*streams)
         nonce = secrets.token_hex(_NONCE_BYTES)
         self.perform(self._provider.on_connect(number, nonce, self._transport.offer(), _now_s()))
 

@@ -379,7 +379,7 @@ class Puller:
             ended += self._finish(job, 0, reason, now_s)
         if is_handshake_fault or self.circuit.is_open(now_s):
             ended += self._fail_queue(reason, now_s)
-        if not ended and is_counted:  # else it is counted once per job
+        if not ended and is_counted and self._has_work():  # else once per job; an idle session may end
             ended.append(Failed(reason))
         return [*actions, *ended] if self.state is State.STOPPING else [*actions, *ended, *self._advance(now_s)]
 

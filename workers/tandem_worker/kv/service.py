@@ -60,7 +60,7 @@ class KvService:
         self._results = Results()
         self._stop = asyncio.Event()
         self._started = threading.Event()
-        self._fault: BaseException | None = None
+        self._fault: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="tandem-kv", daemon=True)
 
@@ -105,6 +105,9 @@ class KvService:
         self._post(self._count, failures, recomputed_tokens)
 
     def take_results(self) -> Results:
+        """Raises KvServiceError when the KV thread has died: requests would wait for it for ever."""
+        if self._fault is not None:
+            raise KvServiceError(f"the KV thread ended: {self._fault!r}") from self._fault
         with self._lock:
             results, self._results = self._results, Results()
         return results
@@ -118,14 +121,22 @@ class KvService:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except (OSError, ValueError) as fault:
+        except Exception as fault:  # a thread has nobody to raise to; start() and take_results() raise it
             self._fault = fault
-            logger.exception("KV thread ended")
+            logger.exception("the KV thread ended")
         finally:
             self._started.set()
 
+    def _on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A bug in a callback: a lost action could leave a request waiting for ever, so better to end loudly."""
+        loop.default_exception_handler(context)
+        if self._fault is None and isinstance(fault := context.get("exception"), Exception):
+            self._fault = fault
+            self._stop.set()
+
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._on_fault)
         signer = KeyFiles(self._settings.keys_dir)
         transport = TcpTransport(self._memory)
         self._signer: Signer = signer
