@@ -291,7 +291,7 @@ class Call:
         if not self._legs:
             self._ledger.observe("overhead", now_s - order.started_s - self._queued_s)
         self._legs += 1
-        leg_id = f"{self._id}-{kind}{self._legs}"
+        leg_id = f"{self._id}-{kind}{self._legs:02d}"  # no id is part of another: workers search for it
         bearer = self._serving.keys.engine_token(order.fleet.spec)
         remaining_s = order.deadline_s - now_s
         return leg_id, leg_headers(order.headers, transport_id=leg_id, bearer=bearer, remaining_s=remaining_s)

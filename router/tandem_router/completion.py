@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tandem_router.ask import parse_ask
 from tandem_router.call import Call, Order, Serving
-from tandem_router.headers import REQUEST_ID, TIMEOUT_MS, engine_headers, parse_timeout_s
+from tandem_router.headers import REQUEST_ID, TIMEOUT_MS, engine_headers, parse_timeout_s, require_json
 from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.ledger import Outcome, RequestLedger
@@ -27,6 +27,7 @@ class CompletionService:
         """
         clock = self.serving.pool.loop.time
         started_s = clock()
+        require_json(request.header(b"content-type"))
         ask = parse_ask(request.path, request.body)
         fleet = self.serving.catalog.resolve(ask.model)
         order = Order(

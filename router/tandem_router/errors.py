@@ -69,6 +69,12 @@ class BodyTooLargeError(BadRequestError):
     status = 413
 
 
+class MediaTypeError(BadRequestError):
+    """The body is not declared as JSON: browsers send such requests across sites without asking."""
+
+    status = 415
+
+
 class HeadersTooLargeError(BadRequestError):
     """The request line and headers are over the limit."""
 

@@ -1,6 +1,6 @@
 """Which headers cross the router, in both directions. No I/O."""
 
-from tandem_router.errors import BadRequestError
+from tandem_router.errors import BadRequestError, MediaTypeError
 from tandem_router.http1.messages import Headers, end_to_end
 
 REQUEST_ID = b"x-request-id"
@@ -13,6 +13,12 @@ _REPLACED = frozenset(
     (b"host", b"content-length", b"authorization", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS)
 )
 _ANSWER_DROPPED = frozenset((b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY))
+
+
+def require_json(content_type: bytes | None) -> None:
+    """Raises: MediaTypeError unless the body is declared as JSON."""
+    if (content_type or b"").partition(b";")[0].strip().lower() != b"application/json":
+        raise MediaTypeError("Set the header Content-Type: application/json.", code="unsupported_media_type")
 
 
 def engine_headers(headers: Headers) -> Headers:

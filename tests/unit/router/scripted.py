@@ -344,6 +344,8 @@ def chat(**fields: Any) -> dict[str, Any]:
 def http_post(body: bytes | dict[str, Any], path: str = "/v1/chat/completions", headers: str = "") -> bytes:
     """Bytes of a POST request."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    if "content-type" not in headers.lower():
+        headers += "Content-Type: application/json\r\n"
     return f"POST {path} HTTP/1.1\r\nHost: r\r\n{headers}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 

@@ -21,7 +21,7 @@ from unit.router.scripted import (
 from tandem_router.http1.strict import Limits
 
 BODY = json.dumps(chat()).encode()
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nContent-Type: application/json\r\n"
 
 SMUGGLING = {
     "length and chunked": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -156,7 +156,10 @@ async def test_head_has_the_headers_of_get_and_no_body(bench):
 
 
 async def test_http_1_0_clients_get_an_unchunked_stream_that_ends_with_the_connection(bench):
-    request = b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(json.dumps(chat(stream=True)))
+    request = (
+        b"POST /v1/chat/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(json.dumps(chat(stream=True)))
+    )
     answer = await exchange(bench, request + json.dumps(chat(stream=True)).encode())
     assert "transfer-encoding" not in answer.headers
     assert answer.body.endswith(b"data: [DONE]\n\n")
@@ -199,6 +202,7 @@ async def test_a_body_behind_an_upgrade_offer_is_never_read_as_a_request(bench):
         (http_post(chat(priority=1)), 400, "field_refused"),
         (http_post(chat(), headers="X-Tandem-Anything: 1\r\n"), 400, "header_refused"),
         (http_post(chat(), headers="X-Data-Parallel-Rank: 1\r\n"), 400, "header_refused"),
+        (http_post(chat(), headers="Content-Type: text/plain\r\n"), 415, "unsupported_media_type"),
         (http_post(chat(), headers="X-Request-Timeout-Ms: soon\r\n"), 400, "invalid_header"),
         (http_post({**chat(), "model": "nobody"}), 404, "model_not_found"),
         (http_post(chat(), "/v1/nothing"), 404, "path_not_found"),
