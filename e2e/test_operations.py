@@ -126,3 +126,24 @@ def test_a_bad_change_is_named_and_what_serves_is_untouched(
     fleets.apply(build_sim_fleet(name))
     fleets.wait_ready(name)
     assert serving == {pod.metadata.name for pod in fleets.pods(name)}
+
+
+def test_a_decode_worker_that_dies_mid_stream_ends_it_with_a_typed_error(
+    tandem: Installation, fleets: Fleets, router_url: str
+) -> None:
+    """Never a silent cut: the stream's last event says what happened."""
+    fleets.apply(build_sim_fleet("dies"))
+    fleets.wait_ready("dies")
+    victim = fleets.pods("dies", "decode")[0].metadata.name
+    seen: list[str] = []
+
+    def kill_after_some(text: str) -> None:
+        seen.append(text)
+        if len(seen) == 20:
+            tandem.objects.kill_pod(victim)
+
+    with pytest.raises(DemoError, match="ended with an error"):
+        ask(router_url, "dies", "a long story " * 40, 2000, kill_after_some)
+    assert len(seen) >= 20
+    fleets.wait_ready("dies")
+    assert ask(router_url, "dies", "and again " * 40, 8).usage["completion_tokens"] == 8

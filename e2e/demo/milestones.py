@@ -99,7 +99,7 @@ class _Board:
             if self._console.is_terminal:
                 self._move(name, milestone)
             else:
-                self._console.print(f"  {name}: {MILESTONES[milestone]}", markup=False)
+                self._console.print(f"  {name}: {MILESTONES[milestone]}", markup=False, soft_wrap=True)
 
     def _move(self, name: str, milestone: int) -> None:
         if name not in self._tasks:

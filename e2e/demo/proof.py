@@ -35,6 +35,15 @@ def difference(after: KVCounters, before: KVCounters) -> KVCounters:
     return KVCounters(**{name: getattr(after, name) - getattr(before, name) for name in KVCounters.model_fields})
 
 
+def describe_pair(served_by: str) -> str:
+    """`x-served-by` for people: which roles served, and the last part of each pod's name."""
+    pods = [pod for pod in served_by.split(",") if pod]
+    if not pods:
+        return "unknown"
+    short = [pod.rsplit("-", 1)[-1] for pod in pods]
+    return f"prefill …{short[0]}, decode …{short[1]}" if len(pods) > 1 else f"decode …{short[0]} alone (local prefill)"
+
+
 def show_proof(console: Console, answer: Answer, moved: KVCounters, is_equal: bool, compared: int) -> None:
     """Print the figures of one answer and of the KV behind all of them."""
     table = Table(title="The proof", title_justify="left", show_header=False)
@@ -44,7 +53,7 @@ def show_proof(console: Console, answer: Answer, moved: KVCounters, is_equal: bo
         ("prompt tokens", str(answer.usage.get("prompt_tokens"))),
         ("time to first token", f"{answer.ttft_s * 1000:.0f} ms"),
         ("time per output token", tpot),
-        ("served by (prefill, decode)", answer.served_by),
+        ("served by", describe_pair(answer.served_by)),
         ("KV moved, prefill → decode", f"{moved.bytes_received:,} bytes in {moved.transfers} transfers"),
         ("prompt tokens taken from remote", f"{moved.remote_tokens:,}"),
         ("prompt tokens recomputed", f"{moved.recomputed_tokens:,}"),

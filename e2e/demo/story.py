@@ -14,7 +14,7 @@ from demo.asking import Answer, ask
 from demo.errors import DemoError
 from demo.installation import EXAMPLES, Installation, build_image_table, install, make_worker_environment, uninstall
 from demo.milestones import wait_until_ready
-from demo.proof import difference, fetch_counters, show_proof
+from demo.proof import describe_pair, difference, fetch_counters, show_proof
 from tandem_api import labels
 
 DEMO_CLUSTER = "demo"
@@ -58,7 +58,7 @@ class Demo:
             return install(cluster, NAMESPACE, EXAMPLES / "values-laptop.yaml")
 
     def _serve(self) -> None:
-        self._say("A fleet: one prefill worker, one decode worker; and a single instance to compare with")
+        self._say("A fleet of one prefill and one decode worker, and a single instance to compare with")
         fleets = [self._tandem.objects.apply(EXAMPLES / f"{name}.yaml") for name in (FLEET, SINGLE)]
         wait_until_ready(self._tandem.objects, fleets, self._console, READY_TIMEOUT_S)
 
@@ -84,7 +84,7 @@ class Demo:
         before = ask(url, MODEL, "before " + PROMPT, ANSWER_TOKENS)
         victim = self._tandem.objects.fetch_pods(f"{labels.FLEET}={FLEET},{labels.ROLE}=prefill")[0].metadata.name
         self._tandem.objects.kill_pod(victim)
-        self._console.print(f"  killed {victim}")
+        self._console.print(f"  killed {victim}", soft_wrap=True)
         during = ask(url, MODEL, "during " + PROMPT, ANSWER_TOKENS)
         self._report("before the kill", before)
         self._report("right after it", during)
@@ -94,8 +94,9 @@ class Demo:
     def _report(self, when: str, answer: Answer) -> None:
         self._console.print(
             f"  {when}: {answer.usage.get('completion_tokens')} tokens, TTFT {answer.ttft_s * 1000:.0f} ms, "
-            f"served by {answer.served_by or 'unknown'}",
+            f"{describe_pair(answer.served_by)}",
             markup=False,
+            soft_wrap=True,
         )
 
     def _show_piece(self, text: str) -> None:
