@@ -62,13 +62,12 @@ def fleet(start: Starter) -> Fleet:
     return engines
 
 
-@pytest.fixture
-def slow_prefill(start: Starter) -> Iterator[Engine]:
-    """A prefill engine that sends one block at a time, slowly enough to be interrupted. A test may kill it."""
+@pytest.fixture(scope="module")
+def slow_prefill(fleet: Fleet, start: Starter) -> Engine:
+    """A prefill engine that sends one block at a time, slowly enough to be interrupted. The last test kills it."""
     engine = start("prefill", **SLOW)
     engine.wait_ready()
-    yield engine
-    engine.stop()
+    return engine
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Real engines, killed and abandoned: answers stay right, waits stay short, leases come back."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,47 +29,6 @@ def send_and_leave(decode: Engine, prompt: list[int], ticket: dict[str, object],
     body = {"model": "m", "prompt": prompt, "max_tokens": 40, "temperature": 0, "kv_transfer_params": ticket}
     with pytest.raises(httpx.ReadTimeout):
         decode.client.post("/v1/completions", json=body, timeout=httpx.Timeout(5, read=after_s))
-
-
-def test_prefill_killed_before_the_pull_costs_a_recompute_and_nothing_else(
-    fleet: Fleet, slow_prefill: Engine, make_prompt: MakePrompt
-) -> None:
-    prompt = make_prompt(1400)
-    alone = text_of(fleet.plain.complete(prompt))
-    ticket = prefill(slow_prefill, prompt)
-    before = fleet.decode.stats()
-    slow_prefill.kill()
-    slow_prefill.process.wait(10)
-
-    started_s = time.monotonic()
-    answer = text_of(fleet.decode.complete(prompt, kv_transfer_params=ticket))
-
-    assert answer == alone
-    assert time.monotonic() - started_s < 10
-    assert fleet.decode.stats()["recomputed_tokens"] - before["recomputed_tokens"] == len(prompt)
-
-
-def test_prefill_killed_mid_transfer_costs_only_the_missing_blocks(
-    fleet: Fleet, slow_prefill: Engine, make_prompt: MakePrompt
-) -> None:
-    prompt = make_prompt(1400)
-    alone = text_of(fleet.plain.complete(prompt))
-    ticket = prefill(slow_prefill, prompt)
-    before = fleet.decode.stats()
-    killer = threading.Timer(1.0, slow_prefill.kill)
-    killer.start()
-
-    started_s = time.monotonic()
-    answer = text_of(fleet.decode.complete(prompt, kv_transfer_params=ticket))
-    took_s = time.monotonic() - started_s
-
-    after = fleet.decode.stats()
-    remote = after["remote_tokens"] - before["remote_tokens"]
-    recomputed = after["recomputed_tokens"] - before["recomputed_tokens"]
-    assert answer == alone
-    assert took_s < 10
-    assert 0 < remote < len(prompt)
-    assert remote + recomputed == len(prompt)
 
 
 def test_a_client_that_leaves_during_the_transfer_frees_both_engines_within_a_second(
@@ -113,3 +73,47 @@ def test_a_release_that_comes_before_the_prefill_is_remembered(fleet: Fleet, mak
 
     assert transport_id in params["remote_request_id"]
     wait_for(lambda: fleet.prefill.stats()["leases"] == 0, 1)
+
+
+def test_prefill_that_stops_mid_transfer_is_given_up_and_used_again_when_it_goes_on(
+    fleet: Fleet, slow_prefill: Engine, make_prompt: MakePrompt
+) -> None:
+    prompt, follow_up = make_prompt(1400), make_prompt(100)
+    alone = [text_of(fleet.plain.complete(each)) for each in (prompt, follow_up)]
+    ticket = prefill(slow_prefill, prompt)
+    threading.Timer(1.0, slow_prefill.kill, [signal.SIGSTOP]).start()
+
+    started_s = time.monotonic()
+    answer = text_of(fleet.decode.complete(prompt, kv_transfer_params=ticket))
+    took_s = time.monotonic() - started_s
+    slow_prefill.kill(signal.SIGCONT)
+
+    before = fleet.decode.stats()["remote_tokens"]
+    later = text_of(fleet.decode.complete(follow_up, kv_transfer_params=prefill(slow_prefill, follow_up)))
+    assert [answer, later] == alone
+    assert took_s < 10
+    assert fleet.decode.stats()["remote_tokens"] - before == len(follow_up)
+
+
+def test_prefill_killed_mid_transfer_costs_only_the_missing_blocks_and_later_tickets_a_recompute(
+    fleet: Fleet, slow_prefill: Engine, make_prompt: MakePrompt
+) -> None:
+    prompt, other = make_prompt(1400), make_prompt(1000)
+    alone = [text_of(fleet.plain.complete(each)) for each in (prompt, other)]
+    tickets = [prefill(slow_prefill, each) for each in (prompt, other)]
+    before = fleet.decode.stats()
+    threading.Timer(1.0, slow_prefill.kill).start()
+
+    started_s = time.monotonic()
+    cut_short = text_of(fleet.decode.complete(prompt, kv_transfer_params=tickets[0]))
+    midway = fleet.decode.stats()
+    never_begun = text_of(fleet.decode.complete(other, kv_transfer_params=tickets[1]))
+    took_s = time.monotonic() - started_s
+
+    after = fleet.decode.stats()
+    remote = midway["remote_tokens"] - before["remote_tokens"]
+    assert [cut_short, never_begun] == alone
+    assert took_s < 10
+    assert 0 < remote < len(prompt)
+    assert midway["recomputed_tokens"] - before["recomputed_tokens"] == len(prompt) - remote
+    assert after["recomputed_tokens"] - midway["recomputed_tokens"] == len(other)

@@ -160,6 +160,22 @@ def test_heads_that_the_rank_does_not_hold_are_refused(heads: list[tuple[int, in
     assert p.Failed("forged_heads") in world.provider.on_message(connection, pull, world.now_s)
 
 
+def test_a_pull_that_waits_for_its_lease_is_forgotten_with_its_session() -> None:
+    world = World()
+    open_session(world)
+    world.do_submit("r1", build_ticket("e1", "r1", [5]))
+    link = max(world.wires)
+    while world.wires[link].to_prefill:
+        world.do_deliver(link, to_prefill=True)
+    world.do_lose(link)
+
+    world.do_prefill("r1", [5])
+    world.do_settle(2)
+
+    assert world.violations == []
+    assert world.freed["r1"] == 1, "decode gave the ticket up, and said so on its next session"
+
+
 def test_a_second_pull_during_a_transfer_ends_the_session() -> None:
     world = World()
     open_session(world)
