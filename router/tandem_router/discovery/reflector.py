@@ -16,6 +16,7 @@ WATCH_S = 240
 SILENCE_S = 255.0  # the server ends a watch by itself before this
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 3.0
+STEADY_S = 5.0  # a watch that lasted this long was sound: go on at once
 EXPIRED = 410
 
 T = TypeVar("T")
@@ -43,31 +44,37 @@ class Reflector(Generic[T]):
     changed: Callable[[], None]
     objects: dict[str, T] = field(default_factory=dict)  # by uid
     is_synced: bool = False
+    _version: str | None = None
     _last_complaint: str = ""
 
     async def run(self) -> None:
         """List and watch until cancelled. The copy stays while the API server is gone."""
+        clock = asyncio.get_running_loop().time
         delay_s = BACKOFF_FIRST_S
-        version: str | None = None
         while True:
+            began_s = clock()
             try:
-                if version is None:
-                    version = await self._list()
-                    self._last_complaint = ""
-                async for event in self.client.follow(self._watch_target(version), SILENCE_S):
-                    version = self._take(event, version)
-                    delay_s = BACKOFF_FIRST_S
-                continue
+                await self._follow()
             except WatchExpiredError:
-                version = None
-                continue
+                self._version = None
             except ApiRefusedError as error:
-                version = None
+                self._version = None
                 self._complain(str(error))
             except ApiUnreachableError as error:
                 self._complain(str(error))
+            if clock() - began_s > STEADY_S:
+                delay_s = BACKOFF_FIRST_S
+                continue
             await asyncio.sleep(delay_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter
             delay_s = min(BACKOFF_MAX_S, delay_s * 2)
+
+    async def _follow(self) -> None:
+        """One watch, from where the last one ended, or from a new list."""
+        if self._version is None:
+            self._version = await self._list()
+            self._last_complaint = ""
+        async for event in self.client.follow(self._watch_target(self._version), SILENCE_S):
+            self._version = self._take(event)
 
     async def _list(self) -> str:
         """Replace the copy; what was deleted while nobody watched goes with it."""
@@ -85,7 +92,8 @@ class Reflector(Generic[T]):
         self.changed()
         return str(page["metadata"]["resourceVersion"])
 
-    def _take(self, event: dict[str, Any], version: str) -> str:
+    def _take(self, event: dict[str, Any]) -> str:
+        """Apply one event. Returns the version to go on from."""
         kind, item = event["type"], event["object"]
         if kind == "ERROR":
             if item.get("code") == EXPIRED:

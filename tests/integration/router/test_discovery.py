@@ -119,7 +119,7 @@ async def site(light_cluster, light_namespace, tmp_path):
     if "certificate-authority-data" in config:
         ca = base64.b64decode(config["certificate-authority-data"])
     else:
-        ca = Path(config["certificate-authority"]).read_bytes()
+        ca = await asyncio.to_thread(Path(config["certificate-authority"]).read_bytes)
     (tmp_path / "ca.crt").write_bytes(ca)
     (tmp_path / "token").write_text((await made.kubectl("create", "token", "tandem-router")).strip())
     (tmp_path / ROUTER_KEY_FILE).write_text(encode_key(ROUTER_KEY))

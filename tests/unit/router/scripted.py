@@ -182,6 +182,12 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
+    async def saw_request(self) -> Seen:
+        """Wait for the first request."""
+        while not self.seen:  # noqa: ASYNC110 - what is waited for is another connection's data
+            await asyncio.sleep(0.001)
+        return self.seen[0]
+
     def stop_listening(self) -> None:
         self.servers[0].close()
 

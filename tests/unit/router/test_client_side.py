@@ -277,21 +277,24 @@ async def test_draining_finishes_streams_and_takes_no_more(tmp_path):
         await channel.event("[DONE]")
         await channel.end_stream()
 
-    async with running(tmp_path, [Engine("w0", "mixed", gated)]) as bench:
-        async with connected(bench) as (reader, writer), connected(bench) as (idle, _):
-            writer.write(http_post(chat(stream=True)))
-            await reader.readuntil(b"data: ")
-            port = bench.router.port
-            draining = asyncio.create_task(bench.router.drain(0.1))
-            await asyncio.sleep(0)
-            assert (await exchange(bench, b"GET /readyz HTTP/1.1\r\nHost: r\r\n\r\n")).status == 503
-            assert await asyncio.wait_for(idle.read(), 1) == b""
-            await asyncio.sleep(0.2)
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", port)
-            gate.set()
-            assert (await asyncio.wait_for(reader.read(), 2)).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-            await asyncio.wait_for(draining, 2)
+    async with (
+        running(tmp_path, [Engine("w0", "mixed", gated)]) as bench,
+        connected(bench) as (reader, writer),
+        connected(bench) as (idle, _),
+    ):
+        writer.write(http_post(chat(stream=True)))
+        await reader.readuntil(b"data: ")
+        port = bench.router.port
+        draining = asyncio.create_task(bench.router.drain(0.1))
+        await asyncio.sleep(0)
+        assert (await exchange(bench, b"GET /readyz HTTP/1.1\r\nHost: r\r\n\r\n")).status == 503
+        assert await asyncio.wait_for(idle.read(), 1) == b""
+        await asyncio.sleep(0.2)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        gate.set()
+        assert (await asyncio.wait_for(reader.read(), 2)).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        await asyncio.wait_for(draining, 2)
 
 
 async def test_the_drain_timeout_cuts_what_is_left(tmp_path):

@@ -211,8 +211,7 @@ async def test_a_client_that_leaves_mid_stream_closes_decode(tmp_path):
 async def leave_when_seen(bench, engine, *, stream):
     async with connected(bench) as (_, writer):
         writer.write(http_post(chat(stream=stream)))
-        while not engine.seen:
-            await asyncio.sleep(0.001)
+        await engine.saw_request()
         await asyncio.sleep(0.01)
         left_s = asyncio.get_running_loop().time()
         writer.transport.abort()
@@ -227,8 +226,7 @@ async def test_a_client_that_leaves_while_queued_is_forgotten(tmp_path):
     async with running(tmp_path, [engine]) as bench:
         async with connected(bench) as (_, first), connected(bench) as (_, second):
             first.write(http_post(chat()))
-            while not engine.seen:
-                await asyncio.sleep(0.001)
+            await engine.saw_request()
             second.write(http_post(chat()))
             await asyncio.sleep(0.02)
             assert len(bench.router.catalog.names["m"].queue) == 1
@@ -276,8 +274,7 @@ async def test_busy_workers_are_a_429_after_the_queue_timeout(tmp_path):
     async with running(tmp_path, [engine], {"queueTimeoutSeconds": 0.05}) as bench:
         async with connected(bench) as (_, first):
             first.write(http_post(chat()))
-            while not engine.seen:
-                await asyncio.sleep(0.001)
+            await engine.saw_request()
             got = await ask(bench)
             assert (got.status, got.json["error"]["code"]) == (429, "queue_timeout")
             assert int(got.headers["retry-after"]) >= 1
@@ -303,10 +300,13 @@ async def test_a_queued_request_starts_when_a_slot_comes_free(tmp_path):
 
 async def test_a_full_queue_sheds_at_once(tmp_path):
     engine = Engine("w0", "mixed", hang, state={"slots": 1})
-    async with running(tmp_path, [engine], queue_limit=1) as bench:
-        async with connected(bench) as (_, first), connected(bench) as (_, second):
-            for writer in (first, second):
-                writer.write(http_post(chat()))
-                await asyncio.sleep(0.03)
-            got = await exchange(bench, http_post(chat()))
-            assert (got.status, got.json["error"]["code"]) == (429, "queue_full")
+    async with (
+        running(tmp_path, [engine], queue_limit=1) as bench,
+        connected(bench) as (_, first),
+        connected(bench) as (_, second),
+    ):
+        for writer in (first, second):
+            writer.write(http_post(chat()))
+            await asyncio.sleep(0.03)
+        got = await exchange(bench, http_post(chat()))
+        assert (got.status, got.json["error"]["code"]) == (429, "queue_full")
