@@ -59,7 +59,7 @@ class Operator:
         self._metrics = Metrics()
         self._tenure = Tenure(time.monotonic)
         self._cluster = Cluster(credentials, self._metrics, self._tenure.check)
-        self._gained = asyncio.Event()
+        self._gained, self._stopping = asyncio.Event(), asyncio.Event()
         self._queue: WorkQueue[Key] = WorkQueue(lambda: random.uniform(0.8, 1.2))  # noqa: S311
         self._control = Control(self._queue, self._tenure, self._metrics, settings.serves, time.monotonic)
         self._store = Store(self._control.enqueue)
@@ -89,15 +89,16 @@ class Operator:
             await self._wait_for_definitions()
             elector = self._elector()
             registry = build_registry(self._credentials, self._take_event, self._find_fault)
-            tasks = [asyncio.create_task(part) for part in self._parts(elector)]
-            tasks.append(asyncio.create_task(stream_events(registry, self._scopes(), url)))
+            streams = asyncio.create_task(stream_events(registry, self._scopes(), url, self._stopping.set))
+            parts = [asyncio.create_task(part) for part in self._parts(elector)]
             try:
                 # The end of any part ends the process: restarting is the recovery that is always right.
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([streams, *parts], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await self._stop(elector, tasks)
+                await self._stop(elector, parts, streams)
 
     def _parts(self, elector: Elector) -> Iterator[Coroutine[Any, Any, None]]:
+        yield self._wait_for_signal()
         yield self._sweeper.run()
         yield self._renew(elector)
         yield self._lead()
@@ -105,12 +106,15 @@ class Operator:
         for _ in range(WORKERS):
             yield self._control.work(self._reconciler)
 
-    async def _stop(self, elector: Elector, tasks: Sequence[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        self._queue.close()
+    async def _wait_for_signal(self) -> None:
+        await self._stopping.wait()
+
+    async def _stop(self, elector: Elector, parts: Sequence[asyncio.Task[None]], streams: asyncio.Task[None]) -> None:
+        """Our own parts first, so that nobody renews the lease; then the lease; last kopf, which takes its time."""
+        outcomes = await _cancel(*parts)
         await elector.release()
+        outcomes += await _cancel(streams)
+        self._queue.close()
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -183,3 +187,9 @@ class Operator:
         if self._sweeper.is_stale:
             return "no sweep has succeeded for 15 minutes"
         return "a reconciliation is stuck" if self._control.is_stuck() else None
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> list[BaseException | None]:
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,6 +1,8 @@
 """The only module that knows kopf: sign-in, event streams, liveness. kopf writes nothing to the cluster."""
 
+import asyncio
 import random
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,6 +38,7 @@ def build_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 5
     settings.watching.server_timeout = random.randint(300, 600)  # noqa: S311
     settings.watching.chunk_size = 500
+    settings.queueing.exit_timeout = 0.2  # nothing waits in kopf's queues: events are taken in at once
     settings.persistence.finalizer = "tandem.dev/unused"
     settings.process.ultimate_exiting_timeout = 25
     for kind, selector in SELECTORS.items():
@@ -85,9 +88,12 @@ def _sign_in(credentials: Credentials) -> kopf.ConnectionInfo:
     )
 
 
-async def stream_events(registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], liveness_url: str) -> None:
-    """Runs kopf until a signal. `namespaces` empty means all."""
-    await kopf.operator(
+async def stream_events(
+    registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], liveness_url: str, on_signal: Callable[[], None]
+) -> None:
+    """Runs kopf for ever. `namespaces` empty means all; SIGTERM and SIGINT call `on_signal`."""
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=build_settings(),
         clusterwide=not namespaces,
@@ -95,3 +101,7 @@ async def stream_events(registry: kopf.OperatorRegistry, namespaces: tuple[str, 
         standalone=True,
         liveness_endpoint=liveness_url,
     )
+    # Taken back from kopf: the lease must be released at once, and kopf's own way out takes five seconds.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    await kopf.run_tasks(tasks, ignored=others)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tandem_core.keys import fleet_secret_name
 from tandem_operator.act import act, describe
@@ -20,6 +20,7 @@ from tandem_operator.status.fleet import build_report, build_unreadable_status
 from tandem_operator.status.refusals import explain_refusal
 from tandem_operator.store import Store
 
+_REFUSED_PERIOD = timedelta(seconds=15)  # what the API server refuses may depend on objects that we do not watch
 _ROUNDS = 4  # a pool is born, its children follow, the report is written; more means that something fights us
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Reconciler:
         snapshot, refusal = await self._converge(fleet)
         report = build_report(snapshot, self.now(), refusal)
         await write_report(self.cluster, self.store, snapshot, report, self.now())
-        return report.look_again_at
+        again_at = [report.look_again_at, self.now() + _REFUSED_PERIOD if refusal else None]
+        return min(filter(None, again_at), default=None)
 
     def forget_secrets(self) -> None:
         """Makes the next reconciliation of each fleet look at its Secret anew."""

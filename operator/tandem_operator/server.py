@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from tandem_operator.errors import ConfigurationError
 from tandem_operator.metrics import Metrics
 
 
@@ -11,7 +12,7 @@ async def start_server(host: str, port: int, metrics: Metrics, is_ready: Callabl
     """Serves /metrics and /readyz; the caller cleans the runner up.
 
     Raises:
-        OSError: the address is in use.
+        ConfigurationError: nothing can listen there.
     """
 
     async def show_metrics(_: web.Request) -> web.Response:
@@ -24,5 +25,9 @@ async def start_server(host: str, port: int, metrics: Metrics, is_ready: Callabl
     app.add_routes([web.get("/metrics", show_metrics), web.get("/readyz", show_ready)])
     runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise ConfigurationError(f"{host}:{port}: {error.strerror}; set --health-host and --metrics-port") from None
     return runner

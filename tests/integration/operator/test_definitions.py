@@ -75,9 +75,7 @@ def test_what_is_right_is_admitted(try_apply: Any, spec: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(("spec", "message"), REFUSED, ids=lambda value: str(value)[:60])
-def test_what_is_wrong_is_refused_with_the_field_and_the_fix(
-    try_apply: Any, spec: dict[str, Any], message: str
-) -> None:
+def test_what_is_wrong_is_refused_with_field_and_fix(try_apply: Any, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ClusterError) as refusal:
         try_apply(make_manifest("wrong", **spec))
     assert message in str(refusal.value)
