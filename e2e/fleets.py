@@ -17,7 +17,7 @@ SIM = yaml.safe_load((EXAMPLES / "sim.yaml").read_text())
 
 
 def build_sim_fleet(name: str, **spec: Any) -> dict[str, Any]:
-    """The manifest of `examples/sim.yaml` under another name, with top-level spec fields replaced or (None) left out."""
+    """The manifest of `examples/sim.yaml` under another name, with spec fields replaced, or left out (None)."""
     manifest = copy.deepcopy(SIM)
     manifest["metadata"]["name"] = name
     manifest["spec"]["model"]["servedName"] = name
