@@ -85,7 +85,7 @@ class ResponseDecoder:
             self._sink.on_body(data)
         elif self._state is _State.DONE:
             raise FramingError("bytes after the end of the response")
-        elif self._state is not _State.HEAD:
+        elif self._state is not _State.HEAD and not self._read_whole_chunk(data):
             self._read_chunks(self._buffer + data if self._buffer else data)
 
     def end_of_stream(self) -> None:
@@ -136,6 +136,19 @@ class ResponseDecoder:
         self._sink.on_body(data)
         if not self._left:
             self._finish()
+
+    def _read_whole_chunk(self, data: bytes) -> bool:
+        """The common case, one read that is one chunk, without the walk. False: not that case, nothing was taken."""
+        if self._state is not _State.CHUNK_LINE or self._buffer:
+            return False
+        start = data.find(b"\r\n") + 2
+        if not 3 <= start <= 18 or not _HEX.issuperset(data[: start - 2]):
+            return False
+        size = int(data[: start - 2], 16)
+        if not size or len(data) != start + size + 2 or not data.endswith(b"\r\n"):
+            return False
+        self._sink.on_body(data[start:-2])
+        return True
 
     def _read_chunks(self, data: bytes) -> None:
         self._buffer = b""

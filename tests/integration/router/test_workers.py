@@ -1,0 +1,160 @@
+"""The router over real tandem-worker processes (engine sim): keys, state, leases and parameters agree across planes."""
+
+import asyncio
+import json
+import os
+import random
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+from unit.router.scripted import chat, http_post, read_answer, settings_for
+
+from tandem_api.worker import KVTransferConfig, ModelConfig, WorkerConfig
+from tandem_core.key_files import ENGINE_KEY_FILE, KEY_ID_FILE, KV_KEY_FILE
+from tandem_core.keys import (
+    ROUTER_KEY_FILE,
+    derive_engine_token,
+    derive_kv_key,
+    derive_router_key,
+    encode_key,
+)
+from tandem_router.app import Router
+
+ROOT = bytes(range(32))
+UID = "uid-1"
+READY_S = 30.0
+
+
+class Site:
+    """Worker processes on loopback addresses of their own, and a router over them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.net = f"127.{random.randrange(64, 128)}.{random.randrange(1, 255)}"
+        self.processes = {}
+        self.entries = []
+        keys = folder / "keys"
+        keys.mkdir()
+        router_key = derive_router_key(ROOT)
+        (keys / ENGINE_KEY_FILE).write_text(derive_engine_token(router_key, UID))
+        (keys / KV_KEY_FILE).write_text(encode_key(derive_kv_key(ROOT, UID)))
+        (keys / KEY_ID_FILE).write_text("k1")
+        (folder / ROUTER_KEY_FILE).write_text(encode_key(router_key))
+
+    async def start_worker(self, name, role):
+        address = f"{self.net}.{len(self.entries) + 1}"
+        place = self.folder / name
+        for part in ("run", "data"):
+            (place / part).mkdir(parents=True)
+        config = WorkerConfig(
+            fleet="default/demo",
+            role=role,
+            kv_revision="r1",
+            model=ModelConfig(name="tiny", served_name="m", source="synthetic://tiny-llama"),
+            engine={"type": "sim"},
+            kv_transfer=KVTransferConfig(),
+        )
+        env = os.environ | {
+            "TANDEM_WORKER": config.model_dump_json(),
+            "POD_IP": address,
+            "TANDEM_KEYS_DIR": str(self.folder / "keys"),
+            "TANDEM_RUN_DIR": str(place / "run"),
+            "TANDEM_DATA_DIR": str(place / "data"),
+            "TANDEM_TERMINATION_LOG": str(place / "termination"),
+        }
+        self.processes[name] = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tandem_worker", env=env, stdout=asyncio.subprocess.DEVNULL
+        )
+        self.entries.append({"name": name, "role": role, "address": address, "kvRevision": "r1"})
+
+    @asynccontextmanager
+    async def router(self):
+        file = self.folder / "fleets.json"
+        fleet = {"name": "demo", "servedName": "m", "uid": UID, "workers": self.entries}
+        file.write_text(json.dumps({"fleets": [fleet]}))
+        router = Router(settings_for(file, self.folder))
+        await router.start()
+        try:
+            await until(lambda: len(usable(router)) == len(self.entries))
+            yield router
+        finally:
+            await router.close()
+
+    async def stop(self):
+        for process in self.processes.values():
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+async def site(tmp_path):
+    made = Site(tmp_path)
+    await made.start_worker("p0", "prefill")
+    await made.start_worker("d0", "decode")
+    yield made
+    await made.stop()
+
+
+def usable(router):
+    now_s = asyncio.get_running_loop().time()
+    return [worker for _, worker in router.catalog.workers() if worker.is_usable(now_s)]
+
+
+async def until(check, timeout_s=READY_S):
+    async with asyncio.timeout(timeout_s):
+        while not check():  # noqa: ASYNC110 - the condition is another process's state
+            await asyncio.sleep(0.05)
+
+
+async def ask(router, **fields):
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+    try:
+        writer.write(http_post(chat(**fields)))
+        return await asyncio.wait_for(read_answer(reader), 20)
+    finally:
+        writer.close()
+
+
+def worker_state(router, name):
+    return next(worker.state for _, worker in router.catalog.workers() if worker.name == name)
+
+
+async def test_kv_moves_and_the_split_answer_equals_the_whole_one(site):
+    async with site.router() as router:
+        words = " ".join(f"word{n}" for n in range(60))
+        question = [{"role": "user", "content": words}]
+        split = await ask(router, messages=question, max_tokens=8, temperature=0)
+        whole = await ask(router, messages=question, max_tokens=8, temperature=0, best_of=1, n=1, prompt_logprobs=None)
+        assert (split.status, split.headers["x-served-by"]) == (200, "p0,d0")
+        assert split.json["choices"][0]["message"] == whole.json["choices"][0]["message"]
+        await until(lambda: worker_state(router, "d0").kv.bytes_received > 0)
+        fleet = router.catalog.names["m"]
+        await until(lambda: fleet.kv_totals().remote_tokens > 0)
+        assert fleet.remote_prefills == 1
+
+
+async def test_clients_that_leave_at_any_moment_pin_no_kv(site):
+    async with site.router() as router:
+        for number in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+            writer.write(http_post(chat(messages=[{"role": "user", "content": f"{number} " * 50}], stream=True)))
+            await asyncio.sleep(number * 0.005)
+            writer.transport.abort()
+            del reader
+        await until(lambda: router.metrics.of("m").inflight == 0, 5)
+        await asyncio.sleep(1.2)
+        await until(lambda: worker_state(router, "p0").leases == 0, 2)
+        await until(lambda: worker_state(router, "d0").running == 0, 2)
+
+
+async def test_killing_the_prefill_worker_leaves_every_request_answered(site):
+    async with site.router() as router:
+        asking = [asyncio.create_task(ask(router, max_tokens=20, seed=n)) for n in range(10)]
+        site.processes["p0"].kill()
+        answers = await asyncio.gather(*asking)
+        assert {answer.status for answer in answers} == {200}
+        after = await ask(router, max_tokens=4)
+        assert (after.status, after.headers["x-served-by"]) == (200, "d0")
+        assert router.metrics.of("m").inflight == 0
