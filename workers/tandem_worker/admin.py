@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 1 << 20
 MIN_REQUEST_ID_CHARACTERS = 8  # the id is searched for inside the engine's own; a short one would match strangers
 
 Observe = Callable[[], Awaitable[tuple[WorkerState, Signs]]]
-Check = Callable[[], Awaitable[str | None]]
+Check = Callable[[], str | None]
 
 
 class Admin:
@@ -47,7 +47,7 @@ class Admin:
         return app
 
     async def livez(self, _: web.Request) -> web.Response:
-        fault = await self._find_fault()
+        fault = self._find_fault()
         return _plain(503, fault) if fault else _plain(200, "ok")
 
     async def readyz(self, _: web.Request) -> web.Response:

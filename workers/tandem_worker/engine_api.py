@@ -16,7 +16,7 @@ WAITING_METRIC = "vllm:num_requests_waiting"
 KV_USAGE_METRIC = "vllm:kv_cache_usage_perc"
 METRICS_PATH = "/metrics"
 
-_TIMEOUT = aiohttp.ClientTimeout(total=2)
+_TIMEOUT = aiohttp.ClientTimeout(total=5)  # rendering and tokenizing long prompts blocks vLLM's loop for seconds
 _FAULTS = (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, WorkerError)
 
 

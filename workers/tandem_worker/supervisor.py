@@ -60,11 +60,13 @@ class Supervisor:
         drain_file(self._settings.run_dir).unlink(missing_ok=True)  # of a container that was restarted in this pod
         async with self._serve_admin():
             await self._engine.start()
+            watch = asyncio.create_task(self._signs.watch_kv())
             try:
                 if fault := await self._watch_engine():
                     raise fault
                 await self._drain()
             finally:
+                watch.cancel()
                 await self._engine.stop(STOP_GRACE_S)
 
     async def _watch_engine(self) -> WorkerError | None:
@@ -110,11 +112,11 @@ class Supervisor:
         self._was_ready |= state.ready
         return state, signs
 
-    async def find_fault(self) -> str | None:
+    def find_fault(self) -> str | None:
         """Why this pod should be restarted, or None."""
         if not self._engine.is_alive:
             return "the engine is not running"
-        return "the KV connector has stopped answering" if await self._signs.is_kv_stuck() else None
+        return "the KV connector has stopped answering" if self._signs.is_kv_stuck else None
 
     @asynccontextmanager
     async def _serve_admin(self) -> AsyncIterator[None]:

@@ -10,6 +10,7 @@ from tandem_worker.kv_ranks import KVRanks, KVReport
 from tandem_worker.settings import Settings
 
 FRESH_S = 0.25
+KV_WATCH_S = 2.0
 KV_SILENCE_S = 15.0  # longer than any pause of a healthy rank; the socket is served by a thread of its own
 
 
@@ -52,18 +53,31 @@ class VitalSigns:
                 self._taken_s = self._clock()
             return self._signs
 
-    async def is_kv_stuck(self) -> bool:
+    async def watch_kv(self) -> None:
+        """Listen to the KV ranks for ever, so that the liveness probe has its answer without waiting for anybody."""
+        while True:
+            await self.listen_to_kv()
+            await asyncio.sleep(KV_WATCH_S)
+
+    async def listen_to_kv(self) -> KVReport:
+        """Ask the KV ranks, and note when they answered."""
+        kv = await self._ranks.fetch_report()
+        if kv.answering:
+            self._kv_heard_s = self._clock()
+        return kv
+
+    @property
+    def is_kv_stuck(self) -> bool:
         """Whether KV worked once and has been silent for KV_SILENCE_S: only a restart helps."""
-        await self.observe()
         return self._kv_heard_s is not None and self._clock() - self._kv_heard_s > KV_SILENCE_S
 
     async def _take(self) -> Signs:
         healthy, metrics, kv = await asyncio.gather(
-            self._engine.is_healthy(), self._engine.fetch_metrics(), self._ranks.fetch_report()
+            self._engine.is_healthy(), self._engine.fetch_metrics(), self.listen_to_kv()
         )
-        if kv.answering:
-            self._kv_heard_s = self._clock()
-        return Signs(healthy, read_load(metrics or ""), kv, metrics or "")
+        if metrics is None:  # too busy to answer is not the same as idle
+            return Signs(healthy, self._signs.load if self._signs else EngineLoad(), kv)
+        return Signs(healthy, read_load(metrics), kv, metrics)
 
 
 def build_state(settings: Settings, instance: str, slots: int, signs: Signs, *, draining: bool) -> WorkerState:

@@ -73,6 +73,7 @@ class FakeEngine:
     """Stands for engine and ranks; counts how often it is asked."""
 
     kv_answers: bool = True
+    metrics: str | None = METRICS
     asked: int = 0
 
     async def is_healthy(self) -> bool:
@@ -80,7 +81,7 @@ class FakeEngine:
         return True
 
     async def fetch_metrics(self) -> str | None:
-        return METRICS
+        return self.metrics
 
     async def fetch_report(self) -> KVReport:
         return KVReport(self.kv_answers)
@@ -109,13 +110,23 @@ async def test_many_askers_cost_as_much_as_one() -> None:
 async def test_kv_that_never_spoke_is_starting_and_kv_that_fell_silent_is_stuck() -> None:
     engine, clock = FakeEngine(kv_answers=False), Clock()
     signs = VitalSigns(engine, engine, clock)  # type: ignore[arg-type] # a stand-in for both
+    await signs.listen_to_kv()
     clock.now_s += 10 * KV_SILENCE_S
-    assert not await signs.is_kv_stuck()
+    assert not signs.is_kv_stuck
     engine.kv_answers = True
-    clock.now_s += 1
-    assert not await signs.is_kv_stuck()
+    await signs.listen_to_kv()
     engine.kv_answers = False
     clock.now_s += KV_SILENCE_S * 0.9
-    assert not await signs.is_kv_stuck()
+    await signs.listen_to_kv()
+    assert not signs.is_kv_stuck
     clock.now_s += KV_SILENCE_S * 0.2
-    assert await signs.is_kv_stuck()
+    assert signs.is_kv_stuck
+
+
+async def test_an_engine_too_busy_to_answer_is_not_taken_for_an_idle_one() -> None:
+    engine, clock = FakeEngine(), Clock()
+    signs = VitalSigns(engine, engine, clock)  # type: ignore[arg-type] # a stand-in for both
+    assert (await signs.observe()).load.running == 4
+    engine.metrics = None
+    clock.now_s += 1
+    assert (await signs.observe()).load.running == 4
