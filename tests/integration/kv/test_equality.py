@@ -3,11 +3,19 @@
 from collections.abc import Callable
 
 import pytest
-from integration.kv.vllm_engine import BLOCK_TOKENS, PROMPT_LENGTHS, Fleet, complete_disaggregated, prefill, text_of
+from integration.kv.vllm_engine import (
+    BLOCK_TOKENS,
+    DTYPE_BYTES,
+    PROMPT_LENGTHS,
+    Fleet,
+    complete_disaggregated,
+    prefill,
+    text_of,
+)
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-BLOCK_BYTES = 4 * 2 * BLOCK_TOKENS * 128 * 2  # layers, KV heads, tokens, K and V of 64, bf16
+BLOCK_BYTES = 4 * 2 * BLOCK_TOKENS * 128 * DTYPE_BYTES  # layers, KV heads, tokens, K and V of 64
 
 
 def test_twelve_prompts_give_the_tokens_of_a_single_engine_with_all_their_kv_from_remote(
