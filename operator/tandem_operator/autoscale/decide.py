@@ -1,6 +1,6 @@
 """One decision: observe health, plan both pools, hold, bound, explain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tandem_operator.autoscale.budget import floor_workers, next_level
 from tandem_operator.autoscale.decision import Decision, PoolDecision
@@ -16,7 +16,7 @@ from tandem_operator.autoscale.limits import (
 )
 from tandem_operator.autoscale.memory import Forecast, Memory, PoolMemory
 from tandem_operator.autoscale.observation import Hold, Observation, PoolState, find_fault
-from tandem_operator.autoscale.prefill import plan_prefill
+from tandem_operator.autoscale.prefill import forecast_work, plan_prefill, work_rate
 from tandem_operator.autoscale.settings import Role, Settings
 from tandem_operator.autoscale.terms import Target
 
@@ -31,6 +31,7 @@ def decide(settings: Settings, seen: Observation, memory: Memory) -> tuple[Decis
     if _is_idle(settings, seen):
         idle = PoolDecision(0, 0, "idle")
         return Decision(seen.now_s, idle, idle), Memory(last_decided_s=seen.now_s)
+    memory = memory.or_first(seen.now_s, seen.prefill.desired, seen.decode.desired)
     prefill, decode, remembered = _plan(settings, seen, memory)
     return _bounded(settings, seen, prefill, decode), remembered
 
@@ -44,31 +45,46 @@ class _Need:
 
 
 def _plan(settings: Settings, seen: Observation, memory: Memory) -> tuple[_Need, _Need, Memory]:
-    prefill = plan_prefill(settings, seen, guess=_last(memory.prefill))
-    realised = workers_for(settings, Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens))
-    record = memory.forecasts.judged(seen.now_s, realised)
-    ahead = forecast_load(settings, seen)
-    decode = plan_decode(settings, ahead, tuple(ratio for _, ratio in record.ratios))
-    record = record.with_open(Forecast(seen.now_s + seen.decode.startup_s, workers_for(settings, ahead)))
-    prefill_memory = _remember(settings, seen, memory, "prefill", prefill)
-    decode_memory = _remember(settings, seen, memory, "decode", decode)
-    remembered = Memory(prefill_memory, decode_memory, record, seen.now_s)
+    prefill, prefill_memory = _plan_prefill(settings, seen, memory.prefill)
+    decode, decode_memory = _plan_decode(settings, seen, memory.decode)
+    prefill_memory = _remember(settings, seen, memory.last_decided_s, "prefill", prefill_memory, prefill)
+    decode_memory = _remember(settings, seen, memory.last_decided_s, "decode", decode_memory, decode)
     return (
         _need(prefill, prefill_memory, seen.prefill, seen.now_s),
         _need(decode, decode_memory, seen.decode, seen.now_s),
-        remembered,
+        Memory(prefill_memory, decode_memory, seen.now_s),
     )
+
+
+def _plan_prefill(settings: Settings, seen: Observation, memory: PoolMemory) -> tuple[Target, PoolMemory]:
+    method, now_s = settings.method, seen.now_s
+    realised = work_rate(settings.performance, seen.demand, now_s, method.short_s)
+    record = memory.forecasts.judged(now_s, realised)
+    forecast = forecast_work(settings, seen)
+    raised = record.raise_by(method.forecast_share, method.prefill_prior)
+    target = plan_prefill(settings, seen, forecast, raised, guess=_last(memory))
+    return target, replace(memory, forecasts=record.with_open(Forecast(now_s + seen.prefill.startup_s, forecast)))
+
+
+def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> tuple[Target, PoolMemory]:
+    method, now_s = settings.method, seen.now_s
+    realised = workers_for(settings, Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens))
+    record = memory.forecasts.judged(now_s, realised)
+    forecast = forecast_load(settings, seen)
+    target = plan_decode(settings, forecast, record.raise_by(method.forecast_share, method.decode_prior))
+    due = Forecast(now_s + seen.decode.startup_s, workers_for(settings, forecast.load))
+    return target, replace(memory, forecasts=record.with_open(due))
 
 
 def _last(memory: PoolMemory) -> int:
     return memory.targets[-1].workers if memory.targets else 1
 
 
-def _remember(settings: Settings, seen: Observation, memory: Memory, role: Role, target: Target) -> PoolMemory:
+def _remember(
+    settings: Settings, seen: Observation, last_s: float | None, role: Role, pool: PoolMemory, target: Target
+) -> PoolMemory:
     """The target of this moment, and the outer loop's level moved by the misses since the last decision."""
-    pool = memory.prefill if role == "prefill" else memory.decode
-    last_s = memory.last_decided_s if memory.last_decided_s is not None else seen.now_s
-    elapsed_s = min(seen.now_s - last_s, LONGEST_STEP_S)
+    elapsed_s = min(seen.now_s - last_s, LONGEST_STEP_S) if last_s is not None else 0.0
     ended = seen.demand.total(seen.now_s - elapsed_s, seen.now_s)
     misses = ended.prefill_misses if role == "prefill" else ended.decode_misses
     objectives = settings.objectives

@@ -2,14 +2,18 @@
 
 By Little's law the load that today's arrivals lead to is inflow × residency. The pool moves there from today's load
 with the residency as time constant: load(t + S) = load + (inflow × residency − load) · (1 − e^(−S/residency)).
-How wrong such forecasts were in the past hour is measured, and the forecast raised by a quantile of it.
+
+Two things make the load exceed that mean, and the larger counts. Growth: how wrong such forecasts were in the past
+hour is measured, and the forecast raised by a quantile of it. Chance: with independent arrivals the sequences vary as
+a Poisson number, and the KV tokens by λ E[kv² × residency], which a few very long prompts make large.
 """
 
 from dataclasses import dataclass
-from math import ceil, exp, isfinite
+from math import ceil, exp, isfinite, sqrt
+from statistics import NormalDist
 
 from tandem_core.targets import kv_limited_workers, tpot_limited_workers
-from tandem_operator.autoscale.demand import Bin, quantile
+from tandem_operator.autoscale.demand import Bin
 from tandem_operator.autoscale.observation import Observation
 from tandem_operator.autoscale.settings import Settings
 from tandem_operator.autoscale.terms import Target, Term
@@ -29,34 +33,59 @@ class Load:
         return Load(self.sequences * factor, self.kv_tokens * factor)
 
 
-def plan_decode(settings: Settings, load: Load, ratios: tuple[float, ...]) -> Target:
-    """Workers that the decode pool needs for a load, raised by a quantile of past realised / forecast `ratios`."""
-    method = settings.method
-    raised = quantile(ratios, method.forecast_share) if ratios else method.first_forecast_ratio
-    expected = load.scaled(max(1.0, raised))
-    by_kv = expected.kv_tokens / settings.kv_capacity_tokens
-    by_tpot = tpot_limited_workers(
-        settings.performance, expected.sequences, expected.kv_tokens, settings.objectives.tpot_s * TPOT_MARGIN
-    )
-    needed = workers_for(settings, expected)
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A forecast load, and how it varies.
+
+    Attributes:
+        lump_tokens: KV tokens that a typical token shares a request with, E[kv² W] / E[kv W]. Variance of the KV load
+            is its mean times this; a worker's last free lump cannot be used.
+    """
+
+    load: Load
+    lump_tokens: float = 0.0
+
+    def with_chance(self, miss_share: float) -> Load:
+        """The load that is exceeded only that share of the time."""
+        z = NormalDist().inv_cdf(1.0 - miss_share)
+        mean = self.load
+        return Load(
+            mean.sequences + z * sqrt(mean.sequences), mean.kv_tokens + z * sqrt(mean.kv_tokens * self.lump_tokens)
+        )
+
+
+def plan_decode(settings: Settings, expected: Expectation, raised: float) -> Target:
+    """Workers that the decode pool needs for a forecast load, raised by how wrong such forecasts have been."""
+    grown = expected.load.scaled(raised)
+    chance = expected.with_chance(settings.objectives.tpot_miss_budget / 2)
+    peak = Load(max(grown.sequences, chance.sequences), max(grown.kv_tokens, chance.kv_tokens))
+    usable = max(0.5, 1.0 - 0.5 * expected.lump_tokens / settings.kv_capacity_tokens)
+    by_kv = peak.kv_tokens / settings.kv_capacity_tokens / usable
+    by_tpot = _tpot_workers(settings, peak)
+    needed = max(by_kv, by_tpot, peak.sequences / settings.max_sequences)
     terms = (
-        Term("sequences", expected.sequences, ""),
+        Term("sequences", expected.load.sequences, ""),
+        Term("kvTokens", expected.load.kv_tokens, ""),
+        Term("forecastRatio", raised, ""),
         Term("kv", by_kv, "workers"),
-        Term("slots", expected.sequences / settings.max_sequences, "workers"),
+        Term("slots", peak.sequences / settings.max_sequences, "workers"),
         Term("tpot", by_tpot, "workers"),
-        Term("forecastRatio", max(1.0, raised), ""),
     )
-    return Target(ceil(needed / method.fill) if isfinite(needed) else settings.decode.maximum, terms)
+    return Target(ceil(needed) if isfinite(needed) else settings.decode.maximum, terms)
 
 
 def workers_for(settings: Settings, load: Load) -> float:
     """Workers, as a real number, that hold a load within KV, slots and TPOT; infinite if TPOT cannot be met."""
     held = kv_limited_workers(load.sequences, load.kv_tokens, settings.max_sequences, settings.kv_capacity_tokens)
+    return max(held, _tpot_workers(settings, load))
+
+
+def _tpot_workers(settings: Settings, load: Load) -> float:
     tpot_s = settings.objectives.tpot_s * TPOT_MARGIN
-    return max(held, tpot_limited_workers(settings.performance, load.sequences, load.kv_tokens, tpot_s))
+    return tpot_limited_workers(settings.performance, load.sequences, load.kv_tokens, tpot_s)
 
 
-def forecast_load(settings: Settings, seen: Observation) -> Load:
+def forecast_load(settings: Settings, seen: Observation) -> Expectation:
     """The load of the decode pool when a worker that is asked for now is ready."""
     method, now_s = settings.method, seen.now_s
     held = Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens)
@@ -65,14 +94,16 @@ def forecast_load(settings: Settings, seen: Observation) -> Load:
     startup_s = seen.decode.startup_s
     if ended.finished <= 0 or ended.ended_prompt_tokens <= 0:
         # Nothing has ended yet: whatever comes stays.
-        return Load(held.sequences + inflow.sequences * startup_s, held.kv_tokens + inflow.kv_tokens * startup_s)
+        coming = inflow.scaled(startup_s)
+        return Expectation(Load(held.sequences + coming.sequences, held.kv_tokens + coming.kv_tokens))
     residency_s = ended.decode_s / ended.finished
     kv_residency_s = ended.kv_token_s / ended.ended_prompt_tokens
     approach = 1.0 - exp(-startup_s / residency_s) if residency_s > 0 else 1.0
-    return Load(
+    load = Load(
         held.sequences + (inflow.sequences * residency_s - held.sequences) * approach,
         held.kv_tokens + (inflow.kv_tokens * kv_residency_s - held.kv_tokens) * approach,
     )
+    return Expectation(load, ended.kv_square_s / ended.kv_token_s if ended.kv_token_s > 0 else 0.0)
 
 
 def _inflow(seen: Observation, short_s: int, long_s: int) -> Load:

@@ -29,6 +29,7 @@ class Bin:
         decode_misses: ended, TPOT missed, or TTFT missed by waiting for decode.
         decode_s: seconds that those that ended spent on a decode worker, Σ.
         kv_token_s: KV tokens held × seconds, Σ over those that ended.
+        kv_square_s: KV tokens squared × seconds, Σ: how lumpy the load is.
         ended_prompt_tokens: Σ prompt tokens of those that ended: what kv_token_s is divided by.
     """
 
@@ -43,6 +44,7 @@ class Bin:
     decode_misses: float = 0.0
     decode_s: float = 0.0
     kv_token_s: float = 0.0
+    kv_square_s: float = 0.0
     ended_prompt_tokens: float = 0.0
 
     def add(self, other: "Bin") -> None:

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from tandem_operator.autoscale.demand import quantile
+
 HOUR_S = 3600.0
+ENOUGH_RATIOS = 60  # ten minutes of decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,25 +17,8 @@ class Sized:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolMemory:
-    """Targets of the last hour, oldest first, and the outer loop's level (0 … 1)."""
-
-    targets: tuple[Sized, ...] = ()
-    level: float = 0.0
-
-    def remembering(self, at_s: float, workers: int, level: float) -> "PoolMemory":
-        """With one more target; what is older than an hour is forgotten."""
-        kept = tuple(one for one in self.targets if one.at_s > at_s - HOUR_S)
-        return PoolMemory((*kept, Sized(at_s, workers)), level)
-
-    def since(self, from_s: float) -> list[int]:
-        """Targets since a time."""
-        return [one.workers for one in self.targets if one.at_s >= from_s]
-
-
-@dataclass(frozen=True, slots=True)
 class Forecast:
-    """A forecast decode requirement (workers, a real number) and when it falls due."""
+    """A forecast requirement (workers, a real number) and when it falls due."""
 
     due_s: float
     workers: float
@@ -52,9 +38,33 @@ class ForecastRecord:
         kept = tuple(pair for pair in self.ratios if pair[0] > now_s - HOUR_S)
         return ForecastRecord(tuple(one for one in self.open if one.due_s > now_s), (*kept, *fresh))
 
+    def raise_by(self, share: float, prior: float) -> float:
+        """Factor on a forecast: that quantile of past realised / forecast, at least 1; `prior` while few are known."""
+        if len(self.ratios) < ENOUGH_RATIOS:
+            return prior
+        return max(1.0, quantile((ratio for _, ratio in self.ratios), share))
+
     def with_open(self, forecast: Forecast) -> "ForecastRecord":
         """With one more forecast."""
         return replace(self, open=(*self.open, forecast))
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMemory:
+    """Targets of the last hour, oldest first, the outer loop's level (0 … 1), and how right forecasts were."""
+
+    targets: tuple[Sized, ...] = ()
+    level: float = 0.0
+    forecasts: ForecastRecord = ForecastRecord()
+
+    def remembering(self, at_s: float, workers: int, level: float) -> "PoolMemory":
+        """With one more target; what is older than an hour is forgotten."""
+        kept = tuple(one for one in self.targets if one.at_s > at_s - HOUR_S)
+        return replace(self, targets=(*kept, Sized(at_s, workers)), level=level)
+
+    def since(self, from_s: float) -> list[int]:
+        """Targets since a time."""
+        return [one.workers for one in self.targets if one.at_s >= from_s]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +73,17 @@ class Memory:
 
     prefill: PoolMemory = PoolMemory()
     decode: PoolMemory = PoolMemory()
-    forecasts: ForecastRecord = ForecastRecord()
     last_decided_s: float | None = None
+
+    def or_first(self, now_s: float, prefill: int, decode: int) -> "Memory":
+        """Itself; or, when it is empty, one that takes the sizes found as needed until now.
+
+        A new leader without history must not shrink on its first, shortest windows.
+        """
+        if self.last_decided_s is not None:
+            return self
+        return replace(
+            self,
+            prefill=replace(self.prefill, targets=(Sized(now_s, prefill),)),
+            decode=replace(self.decode, targets=(Sized(now_s, decode),)),
+        )

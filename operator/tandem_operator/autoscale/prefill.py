@@ -11,29 +11,34 @@ from tandem_operator.autoscale.settings import Settings
 from tandem_operator.autoscale.terms import Target, Term
 
 
-def plan_prefill(settings: Settings, seen: Observation, guess: int) -> Target:
+def plan_prefill(settings: Settings, seen: Observation, forecast: float, raised: float, guess: int) -> Target:
     """Workers that the prefill pool needs.
 
     Args:
+        forecast: work rate expected one start-up ahead, in workers kept busy.
+        raised: factor on it, from how wrong such forecasts have been.
         guess: the last answer; only speeds up the search.
     """
-    base = expected_work(settings, seen)
+    base = forecast * raised
     replayed = _replay(settings, seen, base, guess)
     drain = _drain_workers(settings, seen, base)
     workers = max(replayed, ceil(base)) + ceil(drain)
     terms = (
-        Term("workRate", base, "workers busy"),
+        Term("workRate", forecast, "workers busy"),
+        Term("forecastRatio", raised, ""),
         Term("replay", replayed, "workers"),
         Term("backlog", drain, "workers"),
     )
     return Target(workers, terms)
 
 
-def expected_work(settings: Settings, seen: Observation) -> float:
-    """Prefill work rate to expect one start-up ahead, in workers kept busy."""
-    method = settings.method
-    rates = [work_rate(settings.performance, seen.demand, seen.now_s, span) for span in (method.short_s, method.long_s)]
-    return max(rates) * method.growth
+def forecast_work(settings: Settings, seen: Observation) -> float:
+    """Prefill work rate one start-up ahead, in workers kept busy: the larger of two windows, and no trend.
+
+    Extrapolating a trend was tried, and cost a fifth more for nothing (research/autoscaling.md §4.2).
+    """
+    spans = (settings.method.short_s, settings.method.long_s)
+    return max(work_rate(settings.performance, seen.demand, seen.now_s, span) for span in spans)
 
 
 def work_rate(model: PerformanceModel, demand: DemandHistory, now_s: float, span_s: float) -> float:

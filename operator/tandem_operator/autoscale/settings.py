@@ -62,13 +62,12 @@ class Method:
     """Constants of the method. One set for every fleet: nothing here is meant to be tuned per workload.
 
     Attributes:
-        growth: how much more prefill work may come than now while a worker starts.
         short_s, long_s: windows of the arrival rate; the larger rate counts.
         replay_s, replay_records: how much of the past is replayed.
         replay_share: part of the miss budget that the replay may use up; the rest is margin.
         residency_s: window of completions that tells the residency.
-        forecast_share: quantile of past realised / forecast that a decode forecast is raised by.
-        fill: how full a decode worker may be planned.
+        forecast_share: quantile of past realised / forecast that a forecast is raised by.
+        prefill_prior, decode_prior: that factor while too little is known.
         budget_share: part of the miss budget at which the outer loop is at rest.
         budget_gain: outer-loop speed, per second and unit of miss share.
         stale_s: newest bin older than this: hold.
@@ -76,7 +75,6 @@ class Method:
         gpu_backoff_s: workers pending that long for want of GPUs: ask for no more.
     """
 
-    growth: float = 1.15
     short_s: int = 60
     long_s: int = 180
     replay_s: int = 300
@@ -84,8 +82,8 @@ class Method:
     replay_share: float = 0.5
     residency_s: int = 600
     forecast_share: float = 0.95
-    first_forecast_ratio: float = 1.15
-    fill: float = 0.97
+    prefill_prior: float = 1.25
+    decode_prior: float = 1.15
     budget_share: float = 0.6
     budget_gain: float = 0.15
     stale_s: float = 30.0
@@ -124,7 +122,7 @@ class Settings:
         least = self.prefill.awake * self.prefill.gpus + self.decode.awake * self.decode.gpus
         if self.gpu_budget is not None and self.gpu_budget < least:
             raise BadSettingsError(
-                f"autoscaling.gpuBudget is {self.gpu_budget}, and the smallest fleet needs {least}: raise it, or lower min"
+                f"autoscaling.gpuBudget is {self.gpu_budget}, but min needs {least}: raise it, or lower min"
             )
         if self.max_step is not None and self.max_step < 1:
             raise BadSettingsError(f"max_step is {self.max_step}: give at least 1, or leave it out")

@@ -47,6 +47,7 @@ def steady(rate_rps: float, tokens: int = 1000, *, until_s: float = NOW, span_s:
         one.finished += 1
         one.decode_s += decode_s
         one.kv_token_s += decode_s * tokens
+        one.kv_square_s += decode_s * tokens * tokens
         one.ended_prompt_tokens += tokens
     for one in bins.values():
         history.add_bin(one)

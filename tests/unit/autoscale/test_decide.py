@@ -14,10 +14,12 @@ from tandem_operator.autoscale.settings import BadSettingsError, PoolLimits, Rat
 from .fleets import NOW, PROFILE, SETTINGS, seen, steady
 
 NAN = float("nan")
+LONG_RUNNING = Memory(last_decided_s=NOW - 10)
 
 
 def decided(observation, settings=SETTINGS, memory=None):
-    return decide(settings, observation, memory or Memory())[0]
+    """With the memory of a fleet that has long been running, and needed nothing in the last start-up time."""
+    return decide(settings, observation, memory or LONG_RUNNING)[0]
 
 
 def term(pool, name):
@@ -28,18 +30,18 @@ def test_prefill_covers_the_work_that_arrives():
     """20 prompts a second of 1,000 tokens keep so many workers busy; the pool is that, with growth, rounded up."""
     decision = decided(seen(steady(20.0)))
     busy = 20 * PROFILE.performance.prefill_s(1000)
-    assert term(decision.prefill, "workRate") == pytest.approx(busy * SETTINGS.method.growth, rel=0.01)
-    assert decision.prefill.workers >= ceil(busy * SETTINGS.method.growth)
-    assert decision.prefill.workers <= ceil(busy * SETTINGS.method.growth) + 1
+    assert term(decision.prefill, "workRate") == pytest.approx(busy, rel=0.01)
+    assert decision.prefill.workers >= ceil(busy * SETTINGS.method.prefill_prior)
+    assert decision.prefill.workers <= ceil(busy * SETTINGS.method.prefill_prior) + 1
     assert decision.prefill.bound == "need"
 
 
 def test_decode_moves_towards_inflow_times_residency():
-    """100 rps × 8 s = 800 sequences: 256 slots a worker need four, with the first forecast margin."""
+    """100 rps × 8 s = 800 sequences; 256 slots a worker, and the first margin for growth."""
     history = steady(100.0, 200)
     decision = decided(seen(history, gauges=Gauges(decode_sequences=800, decode_kv_tokens=160_000)))
-    assert term(decision.decode, "sequences") == pytest.approx(800 * SETTINGS.method.first_forecast_ratio, rel=0.02)
-    assert decision.decode.workers == ceil(800 * 1.15 / 256 / 0.97)
+    assert term(decision.decode, "sequences") == pytest.approx(800, rel=0.02)
+    assert decision.decode.workers == ceil(800 * SETTINGS.method.decode_prior / 256)
 
 
 def test_growing_decode_load_is_met_before_it_is_there():
@@ -164,6 +166,23 @@ def test_a_pool_keeps_its_size_for_one_start_up_after_it_was_needed():
     assert decided(later, memory=memory).prefill.workers < big
 
 
+def test_a_new_leader_without_memory_does_not_shrink_what_it_finds():
+    """Its windows are its shortest; the sizes it finds count as needed just now."""
+    first = decide(SETTINGS, seen(steady(1.0), prefill=9, decode=7), Memory())[0]
+    assert (first.prefill.workers, first.prefill.bound) == (9, "hold")
+    assert (first.decode.workers, first.decode.bound) == (7, "hold")
+
+
+def test_lumpy_requests_need_more_decode_workers_than_even_ones():
+    """The same mean KV load, in requests of 10,000 or of 120,000 tokens."""
+    sizes = []
+    for tokens, rate in ((10_000, 12.0), (120_000, 1.0)):
+        held = Gauges(decode_sequences=8 * rate, decode_kv_tokens=8 * rate * tokens)
+        sizes.append(decided(seen(steady(rate, tokens), gauges=held)).decode)
+    assert term(sizes[0], "kvTokens") == pytest.approx(term(sizes[1], "kvTokens"), rel=0.02)
+    assert sizes[1].workers > sizes[0].workers
+
+
 def test_missed_targets_raise_the_floor_slowly_and_only_of_the_pool_at_fault():
     """An hour's peak becomes the floor while the budget is overspent."""
     _, memory = decide(SETTINGS, seen(steady(40.0)), Memory())
@@ -203,7 +222,7 @@ def test_a_decision_explains_itself_in_status_and_in_one_sentence():
     decision = decided(seen(steady(20.0)))
     status = decision.to_status()["prefill"]
     assert status["bound"] == "need"
-    assert set(status["terms"]) == {"workRate", "replay", "backlog"}
+    assert set(status["terms"]) == {"workRate", "forecastRatio", "replay", "backlog"}
     assert decision.prefill.explain("prefill", 1).startswith(f"prefill 1 → {decision.prefill.workers}: needs")
 
 
