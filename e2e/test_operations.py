@@ -15,6 +15,8 @@ from fleets import Fleets, build_sim_fleet
 
 pytestmark = pytest.mark.timeout(300)
 
+SIXTEEN_GPUS = {"replicas": 1, "parallelism": {"tensor": 16}, "resources": {"gpu": 16}}  # a node has eight
+
 
 def test_a_fleet_serves_and_says_so(fleets: Fleets, router_url: str) -> None:
     """Ready means that the router answers with this fleet's workers, one of each role."""
@@ -107,7 +109,7 @@ def test_what_cannot_work_is_refused_at_admission(fleets: Fleets, change: dict[s
     ("change", "reason"),
     [
         ({"engine": {"type": "sim", "workerImage": "nobody/nothing:1"}}, "ImageUnavailable"),
-        ({"decode": {"replicas": 1, "resources": {"gpu": 64}}}, "InsufficientGPU"),
+        (dict.fromkeys(("prefill", "decode"), SIXTEEN_GPUS), "InsufficientGPU"),
     ],
 )
 def test_a_bad_change_is_named_and_what_serves_is_untouched(
