@@ -68,9 +68,9 @@ class Answer:
             relay = EventRelay(writer, headers, events, done, on_first, on_event)
         else:
             relay = AnswerRelay(writer, self.head, headers, done, on_first)
-        writer.on_flow(self.exchange.set_flow)
         try:
             self.exchange.relay_to(relay)
+            writer.on_flow(self.exchange.set_flow)  # after it, or reading would go on although the client is slow
             await done
         finally:
             writer.on_flow(None)

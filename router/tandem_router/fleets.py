@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tandem_api.worker import KVCounters, WorkerState
 from tandem_router.admission import AdmissionQueue
 from tandem_router.claims import Placement
-from tandem_router.errors import ModelNotFoundError
+from tandem_router.errors import ModelNotFoundError, UnavailableError
 from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
 from tandem_router.policy.rates import RateEstimate
@@ -197,8 +197,11 @@ class Catalog:
 
         Raises:
             ModelNotFoundError: nobody serves it.
+            UnavailableError: nobody knows yet.
         """
         fleet = self.names.get(model)
+        if fleet is None and not self.is_synced:
+            raise UnavailableError("This router does not know its fleets yet.", code="not_synced", retry_after_s=1)
         if fleet is None:
             shown = model if len(model) <= 100 else model[:100] + "…"
             message = f"The model `{shown}` does not exist: name one of GET /v1/models."

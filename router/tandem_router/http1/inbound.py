@@ -60,6 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._refusal: RequestError | None = None  # answered when the request in flight is done
         self._lingering = False
         self._awaits_continue = False
+        self._is_clogged = False  # the client has not read what was written
         self._due_s = 0.0
         self._url = b""
         self._headers: Headers = []
@@ -106,10 +107,12 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(BadRequestError(f"Malformed HTTP request: {error}.", code="malformed_http"))
 
     def pause_writing(self) -> None:
+        self._is_clogged = True
         if self._writer is not None:
             self._writer.set_flow(False)
 
     def resume_writing(self) -> None:
+        self._is_clogged = False
         if self._writer is not None:
             self._writer.set_flow(True)
 
@@ -210,6 +213,7 @@ class ClientConnection(asyncio.Protocol):
         if self._queue:
             request = self._queue.popleft()
             self._writer = ResponseWriter(self._transport, request)
+            self._writer.set_flow(not self._is_clogged)
             if self._listener.draining:
                 self._writer.close_after()
             self._task = self._loop.create_task(self._answer(request, self._writer))

@@ -249,7 +249,7 @@ async def read_request(reader: asyncio.StreamReader) -> Seen:
     first, *lines = head[:-4].split("\r\n")
     method, path, _ = first.split(" ")
     headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    body += await reader.readexactly(int(headers.get("content-length", 0)))
     return Seen(method, path, headers, body, time.monotonic())
 
 
@@ -377,20 +377,20 @@ async def read_answer(reader: asyncio.StreamReader, *, is_head: bool = False) ->
     status = int(first.split(" ")[1])
     if is_head or status < 200:
         return RawAnswer(status, headers, b"", True)
-    body, is_whole = b"", True
+    body, is_whole = bytearray(), True
     try:
         if "content-length" in headers:
-            body = await reader.readexactly(int(headers["content-length"]))
+            body += await reader.readexactly(int(headers["content-length"]))
         elif headers.get("transfer-encoding") == "chunked":
             while size := int((await reader.readuntil(b"\r\n"))[:-2], 16):
                 body += await reader.readexactly(size)
                 assert await reader.readexactly(2) == b"\r\n"
             assert await reader.readexactly(2) == b"\r\n"
         else:
-            body = await reader.read()
+            body += await reader.read()
     except (asyncio.IncompleteReadError, ConnectionError):
         is_whole = False
-    return RawAnswer(status, headers, body, is_whole)
+    return RawAnswer(status, headers, bytes(body), is_whole)
 
 
 @asynccontextmanager

@@ -267,6 +267,31 @@ async def test_a_slow_reader_stops_the_worker_instead_of_filling_memory(tmp_path
         assert sent > was  # and goes on with its reader
 
 
+async def test_a_slow_reader_of_pipelined_streams_stops_the_second_too(tmp_path):
+    event = b"data: " + b"x" * 65_536 + b"\n\n"
+    sent = []
+
+    async def large(seen, channel):
+        sent.append(0)
+        await channel.begin_stream()
+        for _ in range(400):
+            await channel.chunk(event)
+            sent[-1] += 1
+        await channel.event("[DONE]")
+        await channel.end_stream()
+
+    async with running(tmp_path, [Engine("w0", "mixed", large)]) as bench, connected(bench) as (reader, writer):
+        writer.write(http_post(chat(stream=True)) * 2)
+        first = await asyncio.wait_for(read_answer(reader), 10)
+        assert first.is_whole
+        writer.transport.pause_reading()
+        await asyncio.sleep(0.5)
+        assert len(sent) == 2
+        assert sent[1] < 400
+        writer.transport.resume_reading()
+        assert (await asyncio.wait_for(read_answer(reader), 10)).is_whole
+
+
 async def test_draining_finishes_streams_and_takes_no_more(tmp_path):
     gate = asyncio.Event()
 

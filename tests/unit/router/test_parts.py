@@ -12,7 +12,7 @@ from tandem_router.claims import Claim
 from tandem_router.discovery.last_good import read_last_good, write_last_good
 from tandem_router.discovery.objects import build_snapshot, parse_fleet, parse_pod
 from tandem_router.discovery.static_file import StaticFileError, load_static
-from tandem_router.errors import OverloadedError, UnavailableError
+from tandem_router.errors import ModelNotFoundError, OverloadedError, UnavailableError
 from tandem_router.fleets import Capacity, Catalog
 from tandem_router.internal import build_report
 from tandem_router.keys import KeyFileError, KeyRing
@@ -225,6 +225,15 @@ async def test_the_oldest_fleet_holds_a_name_and_the_namespaced_name_always_work
     assert catalog.resolve("m").spec is old
     assert catalog.resolve("ns2/m").spec is new
     assert not catalog.holds_name(catalog.resolve("ns2/m"))
+
+
+def test_before_discovery_has_finished_a_model_is_not_called_unknown():
+    catalog = Catalog(Capacity())
+    with pytest.raises(UnavailableError):
+        catalog.resolve("m")
+    catalog.apply(Snapshot())
+    with pytest.raises(ModelNotFoundError):
+        catalog.resolve("m")
 
 
 async def test_kv_totals_never_fall_when_a_worker_leaves_or_restarts():
