@@ -49,7 +49,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         pod_ip=_read_address(environ.get(POD_IP_ENV) or ANY_ADDRESS),
         keys_dir=Path(environ.get(KEYS_DIR_ENV) or KEYS_DIR),
         run_dir=Path(environ.get(RUN_DIR_ENV) or RUN_DIR),
-        data_dir=Path(environ.get(DATA_DIR_ENV) or Path(MODEL_DIR).parent),
+        data_dir=Path(environ.get(DATA_DIR_ENV) or MODEL_DIR),
     )
     if len(str(settings.run_dir)) > UNIX_SOCKET_PATH_BYTES - len("/kv-0.sock"):
         raise _invalid(f"{RUN_DIR_ENV}={settings.run_dir} is too long for a unix socket: use a shorter path")

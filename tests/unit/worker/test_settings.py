@@ -16,7 +16,7 @@ def test_defaults_are_the_mount_paths_of_the_pod() -> None:
     assert settings.pod_ip == "::"
     assert settings.keys_dir == Path("/etc/tandem/keys")
     assert settings.run_dir == Path("/run/tandem")
-    assert settings.data_dir == Path("/var/lib/tandem")
+    assert settings.data_dir == Path("/var/lib/tandem/model")
 
 
 def test_the_environment_moves_every_directory() -> None:
