@@ -249,7 +249,7 @@ async def read_request(reader: asyncio.StreamReader) -> Seen:
     first, *lines = head[:-4].split("\r\n")
     method, path, _ = first.split(" ")
     headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    body += await reader.readexactly(int(headers.get("content-length", 0)))
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Seen(method, path, headers, body, time.monotonic())
 
 
