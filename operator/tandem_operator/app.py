@@ -18,7 +18,7 @@ from tandem_operator.credentials import Credentials, load_credentials
 from tandem_operator.errors import ApiError, ConfigurationError, NotLeader
 from tandem_operator.handlers import build_registry, stream_events
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, WORKER_POOL, Kind, Manifest
-from tandem_operator.lease import RETRY_PERIOD_S, Elector, Tenure
+from tandem_operator.lease import Elector, Tenure
 from tandem_operator.logs import configure_logging
 from tandem_operator.metrics import Metrics
 from tandem_operator.model import Defaults, Key
@@ -33,6 +33,7 @@ from tandem_operator.workqueue import WorkQueue
 
 _log = logging.getLogger(__name__)
 _WAIT_S = 1.0
+_KOPF_EXIT_S = 5.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,13 +90,17 @@ class Operator:
             await self._wait_for_definitions()
             elector = self._elector()
             registry = build_registry(self._credentials, self._take_event, self._find_fault)
-            streams = asyncio.create_task(stream_events(registry, self._scopes(), url, self._stopping.set))
+            end = asyncio.Event()
+            streams = asyncio.create_task(stream_events(registry, self._scopes(), url, self._stopping.set, end))
             parts = [asyncio.create_task(part) for part in self._parts(elector)]
             try:
                 # The end of any part ends the process: restarting is the recovery that is always right.
                 await asyncio.wait([streams, *parts], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await self._stop(elector, parts, streams)
+                await self._stop(elector, parts)
+                end.set()
+                await asyncio.wait([streams], timeout=_KOPF_EXIT_S)
+                await _raise_first(streams, *parts)
 
     def _parts(self, elector: Elector) -> Iterator[Coroutine[Any, Any, None]]:
         yield self._wait_for_signal()
@@ -109,15 +114,13 @@ class Operator:
     async def _wait_for_signal(self) -> None:
         await self._stopping.wait()
 
-    async def _stop(self, elector: Elector, parts: Sequence[asyncio.Task[None]], streams: asyncio.Task[None]) -> None:
-        """Our own parts first, so that nobody renews the lease; then the lease; last kopf, which takes its time."""
-        outcomes = await _cancel(*parts)
-        await elector.release()
-        outcomes += await _cancel(streams)
+    async def _stop(self, elector: Elector, parts: Sequence[asyncio.Task[None]]) -> None:
+        """Our own parts first, so that nobody renews the lease; then the lease. kopf takes its time afterwards."""
+        for part in parts:
+            part.cancel()
+        await asyncio.wait(parts)
         self._queue.close()
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+        await elector.release()
 
     async def _wait_for_definitions(self) -> None:
         """Waits until the API server knows our kinds: kopf would run without the streams that it cannot find."""
@@ -150,7 +153,7 @@ class Operator:
                 self._sweeper.ask()  # the API server was away: kopf may have missed deletions
             led, connected = self._tenure.is_held, elector.is_connected
             self._metrics.leader.set(led)
-            await asyncio.sleep(RETRY_PERIOD_S)
+            await asyncio.sleep(elector.next_step_s())
 
     async def _lead(self) -> None:
         """Each time that the lease is gained: takes up every fleet. Apart from `_renew`, which must not wait for it."""
@@ -189,7 +192,11 @@ class Operator:
         return "a reconciliation is stuck" if self._control.is_stuck() else None
 
 
-async def _cancel(*tasks: asyncio.Task[None]) -> list[BaseException | None]:
+async def _raise_first(*tasks: asyncio.Task[None]) -> None:
+    """Raises what the first failed task raised; a task that is not done yet is cancelled."""
     for task in tasks:
         task.cancel()
-    return await asyncio.gather(*tasks, return_exceptions=True)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome

@@ -26,6 +26,38 @@ class _Backoffs:
             delay_s = min(2 * delay_s, _MAX_BACKOFF_S / 1.2)
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """kopf compares each object with its last state, for handlers that we do not have: two deep copies an event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Nothing of ours is in progress between two events."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 def build_settings() -> kopf.OperatorSettings:
     """kopf as a mere source of events."""
     settings = kopf.OperatorSettings()
@@ -39,6 +71,8 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = random.randint(300, 600)  # noqa: S311
     settings.watching.chunk_size = 500
     settings.queueing.exit_timeout = 0.2  # nothing waits in kopf's queues: events are taken in at once
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     settings.persistence.finalizer = "tandem.dev/unused"
     settings.process.ultimate_exiting_timeout = 25
     for kind, selector in SELECTORS.items():
@@ -89,9 +123,13 @@ def _sign_in(credentials: Credentials) -> kopf.ConnectionInfo:
 
 
 async def stream_events(
-    registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], liveness_url: str, on_signal: Callable[[], None]
+    registry: kopf.OperatorRegistry,
+    namespaces: tuple[str, ...],
+    liveness_url: str,
+    on_signal: Callable[[], None],
+    stop: asyncio.Event,
 ) -> None:
-    """Runs kopf for ever. `namespaces` empty means all; SIGTERM and SIGINT call `on_signal`."""
+    """Runs kopf until `stop` is set. `namespaces` empty means all; SIGTERM and SIGINT call `on_signal`."""
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=registry,
@@ -100,8 +138,9 @@ async def stream_events(
         namespaces=namespaces,
         standalone=True,
         liveness_endpoint=liveness_url,
+        stop_flag=stop,
     )
-    # Taken back from kopf: the lease must be released at once, and kopf's own way out takes five seconds.
+    # Taken back from kopf: the lease must be released before kopf takes its way out, which may last seconds.
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await kopf.run_tasks(tasks, ignored=others)

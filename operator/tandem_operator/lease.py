@@ -17,7 +17,8 @@ from tandem_operator.resources.names import OPERATOR_MANAGER
 
 LEASE_DURATION_S = 15.0
 RENEW_DEADLINE_S = 10.0
-RETRY_PERIOD_S = 2.0
+RENEW_PERIOD_S = 2.0
+WATCH_PERIOD_S = 1.0  # of those who wait: what they notice late, they take over late
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +107,13 @@ class Elector:
         except ApiError as error:
             self.is_connected = False
             _log.warning("lease not renewed: %s", error)  # the tenure runs out by itself
+
+    def next_step_s(self) -> float:
+        """Seconds until the next attempt: at once when somebody's lease runs out."""
+        if self._tenure.is_held or self._observed is None:
+            return RENEW_PERIOD_S
+        left_s = self._observed.seen_at_s + LEASE_DURATION_S - self._clock()
+        return min(max(left_s, 0.05), WATCH_PERIOD_S)
 
     async def release(self) -> None:
         """Lets the next replica in at once."""

@@ -30,8 +30,12 @@ def build_worker_config(fleet: Fleet, role: PoolRole) -> WorkerConfig:
 
 
 def to_environment(config: WorkerConfig) -> str:
-    """Canonical JSON: equal configurations give equal text, so that templates never differ by accident."""
-    return json.dumps(config.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
+    """Canonical JSON: equal configurations give equal text, so that templates never differ by accident.
+
+    A dollar sign is written as its escape: Kubernetes expands `$(NAME)` in the values of variables.
+    """
+    text = json.dumps(config.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
+    return text.replace("$", "\\u0024")
 
 
 def model_source(spec: InferenceDeploymentSpec) -> str:

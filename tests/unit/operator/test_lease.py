@@ -1,0 +1,50 @@
+"""Who may write, and until when."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tandem_operator.errors import NotLeader
+from tandem_operator.lease import RENEW_DEADLINE_S, Observation, Tenure, build_lease, can_take
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_leader_stops_writing_before_anybody_else_may_start() -> None:
+    clock = Clock()
+    tenure = Tenure(clock)
+    with pytest.raises(NotLeader):
+        tenure.check()
+    tenure.extend(clock.now_s)
+    clock.now_s += RENEW_DEADLINE_S - 0.01
+    tenure.check()
+    clock.now_s += 0.01
+    with pytest.raises(NotLeader):
+        tenure.check()
+
+
+def test_giving_up_is_immediate() -> None:
+    clock = Clock()
+    tenure = Tenure(clock)
+    tenure.extend(clock.now_s)
+    tenure.end()
+    assert not tenure.is_held
+
+
+@pytest.mark.parametrize(
+    ("holder", "unchanged_s", "want"),
+    [("me", 0.0, True), ("", 0.0, True), ("other", 14.9, False), ("other", 15.0, True)],
+)
+def test_a_lease_is_taken_when_free_or_unchanged_for_its_duration(holder: str, unchanged_s: float, want: bool) -> None:
+    lease = build_lease("ns", "lease", holder, datetime(2026, 1, 1, tzinfo=UTC), 0)
+    assert can_take(lease, Observation("7", 100.0), "me", 100.0 + unchanged_s) is want
