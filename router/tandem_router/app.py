@@ -198,7 +198,7 @@ class Router:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `tandem-router`."""
     settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
-    configure_logging()
+    configure_logging(settings.log_level)
     try:
         asyncio.run(_run(settings))
     except (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError) as error:

@@ -26,8 +26,8 @@ class JsonFormatter(logging.Formatter):
         return jsontext.dumps(line).decode()
 
 
-def configure_logging() -> None:
-    """Log from INFO on to standard error."""
+def configure_logging(level: str) -> None:
+    """Log from `level` (debug, info, warning, error) on to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tandem_api import labels
 
 DEFAULT_KEYS_DIR = "/etc/tandem/router"
+LOG_LEVELS = ("debug", "info", "warning", "error")
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -37,6 +38,7 @@ class Settings:
     first_byte_timeout_s: float
     internal_tls_cert: Path | None
     internal_tls_key: Path | None
+    log_level: str
 
 
 def build_parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -102,6 +104,12 @@ def _add_discovery(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> N
         default=env.get("POD_NAME", env.get("HOSTNAME", "router")),
         help="name of this replica (default: $POD_NAME)",
     )
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="least severe line that is written (default: %(default)s)",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +170,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         first_byte_timeout_s=given.first_byte_timeout,
         internal_tls_cert=given.internal_tls_cert,
         internal_tls_key=given.internal_tls_key,
+        log_level=given.log_level,
     )
 
 
