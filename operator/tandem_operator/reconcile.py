@@ -1,7 +1,8 @@
 """One fleet, from whatever state to the next: observe → plan → act → report. Every trigger ends here."""
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -10,7 +11,7 @@ from tandem_operator.act import act, describe
 from tandem_operator.cluster import Cluster
 from tandem_operator.errors import Conflict, NotFound, Rejected
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, SECRET, Manifest
-from tandem_operator.model import Action, Apply, Defaults, Fleet, Key, RouterView, Snapshot
+from tandem_operator.model import Action, Apply, Defaults, Delete, Fleet, Key, RouterView, Snapshot
 from tandem_operator.observe import UnreadableSpec, observe, read_fleet, read_status
 from tandem_operator.plan.fleet import plan_fleet
 from tandem_operator.report import write_report, write_status
@@ -85,19 +86,30 @@ class Reconciler:
         return observe(fleet, self.store, self.defaults, keys, secret, self.routers(fleet.uid))
 
     async def _act_all(self, fleet: Fleet, actions: tuple[Action, ...]) -> Refusal | None:
-        """Every action is tried: what one child is refused says nothing about the next."""
-        refusal: Refusal | None = None
-        for action in actions:
-            _log.info(describe(action), extra={"key": str(fleet.key), "generation": fleet.generation})
-            try:
-                await act(action, self.cluster, self.store)
-            except (Rejected, Conflict) as error:
-                refusal = refusal or explain_refusal(action, error)
-                if refusal is None:
-                    raise
-            if isinstance(action, Apply) and action.manifest["kind"] == SECRET.name:
-                self._secrets.pop(fleet.uid, None)
-        return refusal
+        """Creates and changes at once, then deletes: what serves goes last, and only if all went well.
+
+        Every action is tried: what one child is refused says nothing about the next.
+        """
+        deletions = [action for action in actions if isinstance(action, Delete)]
+        others = [action for action in actions if not isinstance(action, Delete)]
+        for group in (others, deletions):
+            refusals = [r for r in await _gather(self._act(fleet, action) for action in group) if r]
+            if refusals:
+                return refusals[0]
+        return None
+
+    async def _act(self, fleet: Fleet, action: Action) -> Refusal | None:
+        _log.info(describe(action), extra={"key": str(fleet.key), "generation": fleet.generation})
+        try:
+            await act(action, self.cluster, self.store)
+        except (Rejected, Conflict) as error:
+            refusal = explain_refusal(action, error)
+            if refusal is None:
+                raise
+            return refusal
+        if isinstance(action, Apply) and action.manifest["kind"] == SECRET.name:
+            self._secrets.pop(fleet.uid, None)
+        return None
 
     async def _fetch_secret(self, fleet: Fleet) -> Manifest | None:
         """The fleet's Secret. It is fetched by name and kept: the operator may not list or watch Secrets."""
@@ -114,3 +126,12 @@ class Reconciler:
         status = build_unreadable_status(read_status(obj), metadata["generation"], error.problem, self.now())
         _log.warning(str(error.problem), extra={"key": f"{metadata['namespace']}/{metadata['name']}"})
         await write_status(self.cluster, self.store, obj, status, self.now())
+
+
+async def _gather(parts: Iterable[Awaitable[Refusal | None]]) -> list[Refusal | None]:
+    """All of them, also when one fails; then its error is raised."""
+    outcomes = await asyncio.gather(*parts, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]

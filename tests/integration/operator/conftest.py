@@ -93,6 +93,10 @@ class OperatorProcess:
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process, also again after `stop`."""
         environment = {k: v for k, v in os.environ.items() if k != "KUBECONFIG"} | {"POD_NAME": self.log.stem}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(

@@ -90,7 +90,7 @@ def test_a_restart_writes_nothing(installation: Installation, kube: Kube, operat
             assert second.writes() == 0
             assert second.metrics()['tandem_operator_reconcile_seconds_count{outcome="ok"}'] >= 1
     finally:
-        operator.__post_init__()
+        operator.start()
         wait_until(operator.is_leading, 25)
     assert versions(kube) == before
 

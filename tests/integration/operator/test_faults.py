@@ -193,7 +193,7 @@ def test_an_upgraded_operator_restarts_no_pod(
             wait_until(lambda: _images(kube, "stays") == {"tandem.dev/worker:next"}, 30)
             assert upgraded.is_leading()
     finally:
-        operator.__post_init__()
+        operator.start()
         wait_until(operator.is_leading, 25)
 
 
