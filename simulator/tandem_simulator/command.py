@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tandem_operator.autoscale.settings import BadSettingsError
 from tandem_simulator.conditions import Policy
-from tandem_simulator.errors import UsageError
+from tandem_simulator.errors import FleetError, UsageError
 from tandem_simulator.faults import Faults
 from tandem_simulator.fleet_spec import read_fleet
 from tandem_simulator.oracle import search_oracle
@@ -37,6 +38,7 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
     _check(options)
     check_policy(options.policy)
     scenario = build_scenario(options)
+    _check_limits(scenario)
     workload = scenario.workload()
     console.print(
         f"{len(workload):,} requests in {scenario.trace.span_s:,.0f} s"
@@ -132,6 +134,13 @@ def _check(options: argparse.Namespace) -> None:
     for flag, path in (("--json", options.json), ("--report", options.report)):
         if path is not None and not path.resolve().parent.is_dir():
             raise UsageError(f"{flag} {path}: its folder does not exist; make it first")
+
+
+def _check_limits(scenario: Scenario) -> None:
+    try:
+        scenario.settings()
+    except BadSettingsError as error:
+        raise FleetError(f"--fleet: spec.{error}") from None
 
 
 def _kill(text: str) -> tuple[float, str]:

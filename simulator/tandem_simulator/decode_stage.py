@@ -130,7 +130,9 @@ class DecodeStage:
         """The last token has left; judge the request as its client would."""
         journal = self._journal
         journal.last_token_s[request] = now_s
-        first_s, joined_s = journal.first_token_s[request], journal.joined_s[request]
+        joined_s = journal.joined_s[request]
+        # Its first token was foretold for the batch that it joined; the batch may have shrunk since.
+        first_s = journal.first_token_s[request] = min(journal.first_token_s[request], now_s)
         tokens = self._output[request]
         slow = tokens > 1 and now_s - first_s > self._tpot_s * (tokens - 1)
         late = first_s - self._arrival[request] > self._target[request]

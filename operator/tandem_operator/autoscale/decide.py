@@ -62,8 +62,9 @@ def _plan_prefill(settings: Settings, seen: Observation, memory: PoolMemory) -> 
     record = memory.forecasts.judged(now_s, realised)
     forecast = forecast_work(settings, seen)
     raised = record.raise_by(method.forecast_share, method.prefill_prior)
-    target = plan_prefill(settings, seen, forecast, raised, guess=_last(memory))
-    return target, replace(memory, forecasts=record.with_open(Forecast(now_s + seen.prefill.startup_s, forecast)))
+    target, replayed = plan_prefill(settings, seen, forecast, raised, memory.replayed)
+    record = record.with_open(Forecast(now_s + seen.prefill.startup_s, forecast))
+    return target, replace(memory, forecasts=record, replayed=replayed)
 
 
 def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> tuple[Target, PoolMemory]:
@@ -74,10 +75,6 @@ def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> t
     target = plan_decode(settings, forecast, record.raise_by(method.forecast_share, method.decode_prior))
     due = Forecast(now_s + seen.decode.startup_s, workers_for(settings, forecast.load))
     return target, replace(memory, forecasts=record.with_open(due))
-
-
-def _last(memory: PoolMemory) -> int:
-    return memory.targets[-1].workers if memory.targets else 1
 
 
 def _remember(

@@ -96,8 +96,10 @@ def forecast_load(settings: Settings, seen: Observation) -> Expectation:
         # Nothing has ended yet: whatever comes stays.
         coming = inflow.scaled(startup_s)
         return Expectation(Load(held.sequences + coming.sequences, held.kv_tokens + coming.kv_tokens))
-    residency_s = ended.decode_s / ended.finished
-    kv_residency_s = ended.kv_token_s / ended.ended_prompt_tokens
+    # Time held over requests ended, not the mean time of the ended: those that are still here count as well, else the
+    # residency of a young fleet, or of growing answers, would be that of the shortest.
+    residency_s = ended.held_s / ended.finished
+    kv_residency_s = ended.held_kv_s / ended.ended_prompt_tokens
     approach = 1.0 - exp(-startup_s / residency_s) if residency_s > 0 else 1.0
     load = Load(
         held.sequences + (inflow.sequences * residency_s - held.sequences) * approach,

@@ -27,10 +27,10 @@ class Bin:
         finished: requests that ended, however.
         prefill_misses: ended, TTFT missed by waiting for prefill, failed or shed there.
         decode_misses: ended, TPOT missed, or TTFT missed by waiting for decode.
-        decode_s: seconds that those that ended spent on a decode worker, Σ.
-        kv_token_s: KV tokens held × seconds, Σ over those that ended.
-        kv_square_s: KV tokens squared × seconds, Σ: how lumpy the load is.
-        ended_prompt_tokens: Σ prompt tokens of those that ended: what kv_token_s is divided by.
+        ended_prompt_tokens: Σ prompt tokens of those that ended.
+        held_s: sequences on decode workers during this second, × 1 s.
+        held_kv_s: KV tokens that they held, × 1 s.
+        kv_token_s, kv_square_s: over those that ended, KV tokens (and their square) × seconds held, Σ: how lumpy it is.
     """
 
     second: int
@@ -42,10 +42,11 @@ class Bin:
     finished: float = 0.0
     prefill_misses: float = 0.0
     decode_misses: float = 0.0
-    decode_s: float = 0.0
+    ended_prompt_tokens: float = 0.0
+    held_s: float = 0.0
+    held_kv_s: float = 0.0
     kv_token_s: float = 0.0
     kv_square_s: float = 0.0
-    ended_prompt_tokens: float = 0.0
 
     def add(self, other: "Bin") -> None:
         """Sum the bin of another router into this one."""

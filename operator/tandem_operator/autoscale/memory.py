@@ -50,12 +50,22 @@ class ForecastRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the last replay said: workers for a work rate (workers kept busy)."""
+
+    at_s: float
+    work: float
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolMemory:
-    """Targets of the last hour, oldest first, the outer loop's level (0 … 1), and how right forecasts were."""
+    """Targets of the last hour (oldest first), the outer loop's level (0 … 1), forecasts, and the last replay."""
 
     targets: tuple[Sized, ...] = ()
     level: float = 0.0
     forecasts: ForecastRecord = ForecastRecord()
+    replayed: Replayed | None = None
 
     def remembering(self, at_s: float, workers: int, level: float) -> "PoolMemory":
         """With one more target; what is older than an hour is forgotten."""

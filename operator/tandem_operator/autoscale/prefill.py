@@ -5,31 +5,51 @@ from math import ceil
 from tandem_core.discipline import latest_start_s
 from tandem_core.performance import PerformanceModel
 from tandem_operator.autoscale.demand import Arrival, Bin, DemandHistory
+from tandem_operator.autoscale.memory import Replayed
 from tandem_operator.autoscale.observation import Observation
 from tandem_operator.autoscale.replay import Job, smallest_pool
 from tandem_operator.autoscale.settings import Settings
 from tandem_operator.autoscale.terms import Target, Term
 
 
-def plan_prefill(settings: Settings, seen: Observation, forecast: float, raised: float, guess: int) -> Target:
-    """Workers that the prefill pool needs.
+def plan_prefill(
+    settings: Settings, seen: Observation, forecast: float, raised: float, last: Replayed | None
+) -> tuple[Target, Replayed]:
+    """Workers that the prefill pool needs, and the replay that says so.
 
     Args:
         forecast: work rate expected one start-up ahead, in workers kept busy.
         raised: factor on it, from how wrong such forecasts have been.
-        guess: the last answer; only speeds up the search.
+        last: the replay of an earlier decision, used while it is fresh.
     """
     base = forecast * raised
-    replayed = _replay(settings, seen, base, guess)
+    replayed = last
+    if replayed is None or not _is_fresh(settings, seen, base, replayed):
+        guess = _scaled(last, base) if last is not None else ceil(base)
+        replayed = Replayed(seen.now_s, base, _replay(settings, seen, base, guess))
+    by_replay = _scaled(replayed, base)
     drain = _drain_workers(settings, seen, base)
-    workers = max(replayed, ceil(base)) + ceil(drain)
     terms = (
         Term("workRate", forecast, "workers busy"),
         Term("forecastRatio", raised, ""),
-        Term("replay", replayed, "workers"),
+        Term("replay", by_replay, "workers"),
         Term("backlog", drain, "workers"),
     )
-    return Target(workers, terms)
+    return Target(max(by_replay, ceil(base)) + ceil(drain), terms), replayed
+
+
+def _is_fresh(settings: Settings, seen: Observation, base: float, last: Replayed) -> bool:
+    method = settings.method
+    if last.work <= 0 or seen.now_s - last.at_s >= method.replay_every_s:
+        return False
+    return base <= last.work * method.replay_jump
+
+
+def _scaled(replayed: Replayed, base: float) -> int:
+    """Between replays the pool follows the load at the utilization that the replay allowed."""
+    if replayed.work <= 0:
+        return 0
+    return ceil(replayed.workers * base / replayed.work - 1e-9)
 
 
 def forecast_work(settings: Settings, seen: Observation) -> float:

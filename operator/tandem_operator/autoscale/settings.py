@@ -64,6 +64,8 @@ class Method:
     Attributes:
         short_s, long_s: windows of the arrival rate; the larger rate counts.
         replay_s, replay_records: how much of the past is replayed.
+        replay_every_s, replay_jump: a replay's result is scaled with the load for that long, or until the load has
+            grown by that factor.
         replay_share: part of the miss budget that the replay may use up; the rest is margin.
         residency_s: window of completions that tells the residency.
         forecast_share: quantile of past realised / forecast that a forecast is raised by.
@@ -77,8 +79,10 @@ class Method:
 
     short_s: int = 60
     long_s: int = 180
-    replay_s: int = 300
-    replay_records: int = 4000
+    replay_s: int = 600
+    replay_records: int = 10_000
+    replay_every_s: float = 30.0
+    replay_jump: float = 1.1
     replay_share: float = 0.5
     residency_s: int = 600
     forecast_share: float = 0.95

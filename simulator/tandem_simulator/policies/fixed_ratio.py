@@ -8,7 +8,7 @@ from tandem_simulator.conditions import Sizes
 from tandem_simulator.meters import View
 
 BAND = 0.10
-TARGET_SHARE = 0.7
+TARGET_SHARE = 0.5
 
 
 class FixedRatioPolicy:
@@ -16,18 +16,19 @@ class FixedRatioPolicy:
 
     Args:
         start: sizes at the start; their ratio is kept for ever.
+        target_share: of the tokens per second of a full worker.
     """
 
     name = "fixed-ratio"
     interval_s = 15.0
     sees_staleness = False
 
-    def __init__(self, settings: Settings, start: Sizes) -> None:
+    def __init__(self, settings: Settings, start: Sizes, target_share: float = TARGET_SHARE) -> None:
         self._settings = settings
         self._prefill_per_decode = start.prefill / start.decode
         full = settings.max_sequences
         step_s = settings.performance.decode_step_s(full, settings.kv_capacity_tokens * 0.5)
-        self._target_tokens_per_s = TARGET_SHARE * full / step_s
+        self._target_tokens_per_s = target_share * full / step_s
 
     def decide(self, view: View) -> Sizes:
         """Within the band nothing changes."""

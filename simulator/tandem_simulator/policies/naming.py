@@ -41,7 +41,7 @@ def parse_policy(name: str, scenario: Scenario, workload: Workload) -> Builder:
         "queue-hpa": lambda _: build_queue_hpa(numbers[0], *bounds),
         "dynamo": lambda _: DynamoPolicy(settings, ArrivalMeter(workload), *numbers),
         "velocity": lambda _: VelocityPolicy(settings, ArrivalMeter(workload), *numbers),
-        "fixed-ratio": lambda _: FixedRatioPolicy(settings, start),
+        "fixed-ratio": lambda _: FixedRatioPolicy(settings, start, *numbers),
     }
     return builders[kind]
 
@@ -53,7 +53,7 @@ COUNTS: dict[str, tuple[int, ...]] = {
     "queue-hpa": (1,),
     "dynamo": (0, 2),
     "velocity": (0, 1),
-    "fixed-ratio": (0,),
+    "fixed-ratio": (0, 1),
     "oracle": (0,),
 }
 

@@ -38,7 +38,7 @@ class TandemPolicy:
     def decide(self, view: View) -> Sizes:
         """Feed what is new, then ask the production code."""
         if view.newest_s == view.now_s:
-            self._report(int(view.now_s))
+            self._report(int(view.now_s), view)
         decision, self._memory = decide(self._settings, self._observe(view), self._memory)
         self._decisions.append(decision)
         return Sizes(decision.prefill.workers, decision.decode.workers)
@@ -67,12 +67,12 @@ class TandemPolicy:
             self._startup_s[role] += 0.3 * (pool.last_startup_s - self._startup_s[role])
         return PoolState(pool.desired, pool.ready, 0.0, self._startup_s[role])
 
-    def _report(self, until_s: int) -> None:
-        """Bins and records of the whole seconds since the last report."""
+    def _report(self, until_s: int, view: View) -> None:
+        """Bins and records of the whole seconds since the last report. What is held is looked at once per report."""
         seconds = range(self._reported_s, until_s)
         if not seconds:
             return
-        bins = {second: Bin(second) for second in seconds}
+        bins = {second: Bin(second, held_s=view.sequences, held_kv_s=view.kv_tokens) for second in seconds}
         self._report_arrivals(bins, until_s)
         self._report_ended(bins, until_s)
         for one in bins.values():
@@ -117,7 +117,6 @@ class TandemPolicy:
             found.finished += 1
             found.prefill_misses += one.prefill_miss
             found.decode_misses += one.decode_miss
-            found.decode_s += one.decode_s
             found.kv_token_s += one.decode_s * (prompt + output)
             found.kv_square_s += one.decode_s * (prompt + output) ** 2
             found.ended_prompt_tokens += prompt

@@ -46,6 +46,25 @@ def fleets(draw):
         )
 
 
+def finished_bin(second, tokens, stay_s=5.0):
+    """One request that came and went in the same second, after `stay_s` on a decode worker."""
+    kv_s = stay_s * tokens
+    return Bin(
+        second,
+        arrivals=1,
+        steps=1,
+        new_tokens=tokens,
+        square_tokens=tokens * tokens,
+        prompt_tokens=tokens,
+        finished=1,
+        ended_prompt_tokens=tokens,
+        held_s=stay_s,
+        held_kv_s=kv_s,
+        kv_token_s=kv_s,
+        kv_square_s=kv_s * tokens,
+    )
+
+
 def history_of(seed, rate_rps, tokens, copies=1, span_s=120):
     """Poisson arrivals; `copies` of each request for a multiple of the same load."""
     rng, history = random.Random(seed), DemandHistory()
@@ -57,8 +76,7 @@ def history_of(seed, rate_rps, tokens, copies=1, span_s=120):
         target = ttft_target_s(OBJECTIVES, PROFILE.performance.prefill_s(size))
         for _ in range(copies):
             history.add_arrivals([Arrival(at, size, 0, target)])
-            kv_s = 5.0 * size
-            history.add_bin(Bin(int(at), 1, 1, size, size * size, size, 1, 0, 0, 5.0, kv_s, kv_s * size, size))
+            history.add_bin(finished_bin(int(at), size))
     return history
 
 
@@ -138,7 +156,7 @@ def test_steady_load_never_causes_opposite_decisions_within_a_hold(seed):
             history.add_bin(Bin(second))
         while (at := at + rng.expovariate(3.0)) < now:
             history.add_arrivals([Arrival(at, 1200, 0, 2.0)])
-            history.add_bin(Bin(int(at), 1, 1, 1200, 1.44e6, 1200, 1, 0, 0, 5.0, 6000.0, 7.2e6, 1200))
+            history.add_bin(finished_bin(int(at), 1200))
         base = observation_of(history, size, 2, Gauges(decode_sequences=15, decode_kv_tokens=20_000))
         decision, memory = decide(fleet, replace(base, now_s=float(now), newest_s=float(now)), memory)
         if decision.prefill.workers > size:

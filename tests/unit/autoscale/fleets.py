@@ -45,7 +45,8 @@ def steady(rate_rps: float, tokens: int = 1000, *, until_s: float = NOW, span_s:
         one.square_tokens += tokens * tokens
         one.prompt_tokens += tokens
         one.finished += 1
-        one.decode_s += decode_s
+        one.held_s += decode_s
+        one.held_kv_s += decode_s * tokens
         one.kv_token_s += decode_s * tokens
         one.kv_square_s += decode_s * tokens * tokens
         one.ended_prompt_tokens += tokens
