@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from cluster.api import Cluster, down_abandoned, ephemeral_cluster, up
+from cluster.progress import build_silent_progress
 from cluster.spec import ClusterSpec
+from demo import kind_images
 from demo.installation import EXAMPLES, Installation, build_image_table, install
 from fleets import Fleets
 
@@ -34,7 +36,10 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def tandem(cluster: Cluster) -> Installation:
     """Both charts installed, operator and router ready."""
-    return install(cluster, NAMESPACE, EXAMPLES / "values-laptop.yaml")
+    is_kind = cluster.provider == "kind"
+    if is_kind:
+        kind_images.load_images(cluster, build_silent_progress())
+    return install(cluster, NAMESPACE, EXAMPLES / "values-laptop.yaml", *(kind_images.HELM_FLAGS if is_kind else ()))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rich.console import Console
 from cluster import api
 from cluster.build import build_families, find_builder
 from cluster.errors import ClusterError
-from cluster.families import ALL, CONTROL_PLANE
+from cluster.families import ALL, CONTROL_PLANE, FAMILIES
 from cluster.progress import Progress
 from cluster.spec import PROVIDERS, ClusterSpec, NodeCapacity
 
@@ -76,7 +76,7 @@ def add_build(commands: Any) -> None:
     build.add_argument(
         "--only",
         nargs="+",
-        choices=[*ALL, "light"],
+        choices=[*FAMILIES, "light"],
         default=list(ALL),
         help=f"families to build; 'light' means {', '.join(CONTROL_PLANE)} (default: all)",
     )
@@ -147,7 +147,7 @@ def parse_jobs(text: str) -> int:
 
 
 def run_build(options: argparse.Namespace, progress: Progress) -> int:
-    names = [name for name in ALL if name in options.only or ("light" in options.only and name in CONTROL_PLANE)]
+    names = [name for name in FAMILIES if name in options.only or ("light" in options.only and name in CONTROL_PLANE)]
     folders = build_families(find_builder(api.default_places(), options.jobs), names, progress)
     for name, folder in folders.items():
         print(f"{name}\t{folder}")

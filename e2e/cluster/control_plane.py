@@ -36,7 +36,7 @@ from cluster.waiting import wait_until
 
 READY_PATIENCE_S = 60.0
 # Proxies and Go or Python settings of the caller's shell are none of a cluster's business.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "TANDEM_NODE_BACKOFF_S")
 LOG_TAIL_BYTES = 8192
 
 

@@ -130,8 +130,9 @@ FAMILIES = {
         ),
         Family("kwok", (Program("kwok", "sigs.k8s.io/kwok/cmd/kwok"),), cold_s=50, files=(KWOK_STAGES,)),
         Family("helm", (Program("helm", "helm.sh/helm/v4/cmd/helm"),), cold_s=80, stamps=build_helm_stamps),
+        Family("kind", (Program("kind", "sigs.k8s.io/kind"),), cold_s=20),
     )
 }
 
 CONTROL_PLANE = ("etcd", "kube", "kwok")
-ALL = tuple(FAMILIES)
+ALL = (*CONTROL_PLANE, "helm")  # what the provider source runs on; kind is built when that provider asks for it

@@ -42,14 +42,16 @@ class Installation:
             yield url
 
 
-def install(cluster: Cluster, namespace: str, values: Path) -> Installation:
+def install(cluster: Cluster, namespace: str, values: Path, *more: str) -> Installation:
     """Install both charts into a namespace that is held to Pod Security `restricted`, and wait until they are ready.
+
+    `more` are further Helm flags for the chart `tandem`.
 
     Raises:
         ClusterError: with Helm's own words.
     """
     ensure_namespace(cluster.kubeconfig, namespace)
-    for release, flags in ((CRDS_RELEASE, ()), (RELEASE, ("--values", str(values)))):
+    for release, flags in ((CRDS_RELEASE, ()), (RELEASE, ("--values", str(values), *more))):
         chart = str(CHARTS / release)
         wait = ("--wait", "--timeout", "5m")
         cluster.helm("upgrade", "--install", release, chart, "--namespace", namespace, *wait, *flags)

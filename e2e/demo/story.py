@@ -10,6 +10,7 @@ from cluster import api
 from cluster.api import Cluster
 from cluster.progress import Progress
 from cluster.spec import ClusterSpec
+from demo import kind_images
 from demo.asking import Answer, ask
 from demo.errors import DemoError
 from demo.installation import EXAMPLES, Installation, build_image_table, install, make_worker_environment, uninstall
@@ -54,8 +55,11 @@ class Demo:
         return ClusterSpec(name=self._name, process_nodes=1, images=images)
 
     def _install(self, cluster: Cluster) -> Installation:
+        more = kind_images.HELM_FLAGS if self._provider == "kind" else ()
+        if self._provider == "kind":
+            kind_images.load_images(cluster, Progress(self._console))
         with Progress(self._console).step("Installing the custom resources, the operator and the router"):
-            return install(cluster, NAMESPACE, EXAMPLES / "values-laptop.yaml")
+            return install(cluster, NAMESPACE, EXAMPLES / "values-laptop.yaml", *more)
 
     def _serve(self) -> None:
         self._say("A fleet of one prefill and one decode worker, and a single instance to compare with")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from cluster.build import Builder
+from cluster.build import Builder, build_family
 from cluster.errors import ClusterError
+from cluster.families import FAMILIES
 from cluster.places import RunFolder
 from cluster.progress import Progress
 from cluster.spec import ClusterSpec
@@ -23,7 +24,7 @@ class KindProvider:
 
     def up(self, spec: ClusterSpec, run: RunFolder, builder: Builder, progress: Progress) -> None:
         check_docker()
-        kind = find_kind(builder)
+        kind = find_kind(builder, progress)
         link_tools(run, builder)
         (run.programs / "kind").symlink_to(kind)
         config = run.path / "kind.yaml"
@@ -71,14 +72,11 @@ def instead_of_kind() -> str:
     return "start Docker, or choose --provider source, which needs none"
 
 
-def find_kind(builder: Builder) -> Path:
-    """kind on the PATH, else one put into the cache by hand."""
-    cached = builder.places.binaries / "kind"
+def find_kind(builder: Builder, progress: Progress) -> Path:
+    """kind on the PATH, else our own build."""
     if on_path := shutil.which("kind"):
         return Path(on_path)
-    if cached.exists():
-        return cached
-    raise ClusterError("there is no kind command", f"install kind on the PATH, or put it at {cached}")
+    return build_family(builder, FAMILIES["kind"], progress) / "kind"
 
 
 def run_kind(run: RunFolder, arguments: list[str], problem: str) -> None:

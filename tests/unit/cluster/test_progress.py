@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -22,7 +23,7 @@ def test_a_finished_step_is_one_line_with_its_result() -> None:
     with progress.step("Building [x]") as step:
         step.update("half")
         step.result = "25 MB"
-    assert output.getvalue() == "✓ Building [x]: 25 MB (0.0 s)\n"
+    assert re.fullmatch(r"✓ Building \[x\]: 25 MB \(\d+\.\d s\)\n", output.getvalue())
 
 
 def test_a_failed_step_is_marked_and_the_error_goes_on() -> None:
@@ -30,7 +31,7 @@ def test_a_failed_step_is_marked_and_the_error_goes_on() -> None:
     progress, output = build_progress()
     with pytest.raises(RuntimeError), progress.step("Building"):
         raise RuntimeError
-    assert output.getvalue() == "✗ Building (0.0 s)\n"
+    assert re.fullmatch(r"✗ Building \(\d+\.\d s\)\n", output.getvalue())
 
 
 def test_long_steps_report_at_intervals_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,4 +52,4 @@ def test_a_terminal_shows_the_live_line() -> None:
     progress, output = build_progress(force_terminal=True)
     with progress.step("Building") as step:
         step.update("3 of 4")
-    assert "✓ Building (0.0 s)" in output.getvalue()
+    assert "✓ Building (" in output.getvalue()  # the seconds are the machine's, which may be busy

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cluster.api import Cluster, down, fetch_cluster, list_clusters, up
+from cluster.build import find_builder
 from cluster.errors import ClusterError
+from cluster.families import FAMILIES
 from cluster.places import Places
 from cluster.spec import ClusterSpec
 
@@ -90,11 +92,14 @@ def test_kind_with_a_silent_docker_gives_its_reason(tools: Path, places: Places)
         up_kind(places)
 
 
-def test_kind_missing_says_where_to_put_it(tools: Path, places: Places) -> None:
-    """PATH and cache are the two places."""
-    (tools / "kind").unlink()
-    with pytest.raises(ClusterError, match="there is no kind command; install kind on the PATH, or put it at"):
-        up_kind(places)
+def test_kind_that_is_not_on_the_path_is_our_own_build(tools: Path, places: Places) -> None:
+    """Nobody has to install kind: its pinned module is built, here as if that had been done before."""
+    built = find_builder(places).folder(FAMILIES["kind"])
+    built.mkdir(parents=True)
+    (tools / "kind").rename(built / "kind")
+    up_kind(places)
+    assert down("k", places=places)
+    assert len((tools / "kind-calls").read_text().splitlines()) == 2
 
 
 @pytest.fixture
