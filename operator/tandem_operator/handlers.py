@@ -130,6 +130,7 @@ async def stream_events(
     stop: asyncio.Event,
 ) -> None:
     """Runs kopf until `stop` is set. `namespaces` empty means all; SIGTERM and SIGINT call `on_signal`."""
+    asyncio.get_running_loop().set_exception_handler(_pass_over_abandoned_streams)
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=registry,
@@ -144,3 +145,9 @@ async def stream_events(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await kopf.run_tasks(tasks, ignored=others)
+
+
+def _pass_over_abandoned_streams(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """kopf leaves its watch generators open when it stops; closing them at exit fails, and means nothing."""
+    if "asyncgen" not in context:
+        loop.default_exception_handler(context)
