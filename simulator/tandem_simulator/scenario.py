@@ -140,11 +140,10 @@ def _within(settings: Settings, sizes: Sizes) -> Sizes:
 
 
 def _jobs(workload: Workload, count: int) -> list[Job]:
-    columns = (workload.trace.arrival_s[:count], workload.isolated_s[:count], workload.target_s[:count])
-    return [
-        Job(at, work, at + target - work, target)
-        for at, work, target in zip(*(c.tolist() for c in columns), strict=True)
-    ]
+    arrival_s, target_s = workload.trace.arrival_s[:count], workload.target_s[:count]
+    service_s = workload.isolated_s[:count]
+    columns = (arrival_s, service_s, arrival_s + target_s - service_s, target_s)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def first_load(settings: Settings, workload: Workload, from_s: float, until_s: float) -> Load:

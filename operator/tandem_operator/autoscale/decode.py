@@ -2,6 +2,7 @@
 
 By Little's law the load that today's arrivals lead to is inflow × residency. The pool moves there from today's load
 with the residency as time constant: load(t + S) = load + (inflow × residency − load) · (1 − e^(−S/residency)).
+KV has two parts: prompts, whose inflow is known, and answers, of which only the mean is.
 
 Two things make the load exceed that mean, and the larger counts. Growth: how wrong such forecasts were in the past
 hour is measured, and the forecast raised by a quantile of it. Chance: with independent arrivals the sequences vary as
@@ -92,18 +93,20 @@ def forecast_load(settings: Settings, seen: Observation) -> Expectation:
     inflow = _inflow(seen, method.short_s, method.long_s)
     ended = seen.demand.total(now_s - method.residency_s, now_s)
     startup_s = seen.decode.startup_s
-    if ended.finished <= 0 or ended.ended_prompt_tokens <= 0:
+    if ended.finished <= 0:
         # Nothing has ended yet: whatever comes stays.
         coming = inflow.scaled(startup_s)
         return Expectation(Load(held.sequences + coming.sequences, held.kv_tokens + coming.kv_tokens))
     # Time held over requests ended, not the mean time of the ended: those that are still here count as well, else the
     # residency of a young fleet, or of growing answers, would be that of the shortest.
     residency_s = ended.held_s / ended.finished
-    kv_residency_s = ended.held_kv_s / ended.ended_prompt_tokens
+    mean_prompt = ended.ended_prompt_tokens / ended.finished
+    answer_kv_s = max(0.0, ended.held_kv_s / ended.finished - mean_prompt * residency_s)
+    settled = Load(inflow.sequences * residency_s, inflow.kv_tokens * residency_s + inflow.sequences * answer_kv_s)
     approach = 1.0 - exp(-startup_s / residency_s) if residency_s > 0 else 1.0
     load = Load(
-        held.sequences + (inflow.sequences * residency_s - held.sequences) * approach,
-        held.kv_tokens + (inflow.kv_tokens * kv_residency_s - held.kv_tokens) * approach,
+        held.sequences + (settled.sequences - held.sequences) * approach,
+        held.kv_tokens + (settled.kv_tokens - held.kv_tokens) * approach,
     )
     return Expectation(load, ended.kv_square_s / ended.kv_token_s if ended.kv_token_s > 0 else 0.0)
 

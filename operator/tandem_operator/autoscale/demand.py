@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from math import ceil, isfinite
+from operator import add, attrgetter
 
 BIN_S = 1
 KEPT_S = 3600
@@ -55,6 +56,7 @@ class Bin:
 
 
 SUMS = tuple(field.name for field in fields(Bin) if field.name != "second")
+_values = attrgetter(*SUMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,7 @@ class DemandHistory:
         Raises:
             BadDemandError: a sum is NaN, infinite or negative.
         """
-        for name in SUMS:
-            value = getattr(reported, name)
+        for name, value in zip(SUMS, _values(reported), strict=True):
             if not (isfinite(value) and value >= 0):
                 raise BadDemandError(f"demand bin {reported.second}: {name} is {value}; bins hold sums of zero or more")
         held = self._bins.get(reported.second)
@@ -164,10 +165,10 @@ class DemandHistory:
 
     def total(self, from_s: float, until_s: float) -> Bin:
         """Sum of the bins of a span."""
-        summed = Bin(int(from_s))
+        sums = [0.0] * len(SUMS)
         for one in self.bins(from_s, until_s):
-            summed.add(one)
-        return summed
+            sums = list(map(add, sums, _values(one)))
+        return Bin(int(from_s), *sums)
 
     def arrivals(self, from_s: float, at_most: int) -> list[Arrival]:
         """The newest records since `from_s`, at most so many, in order of arrival."""

@@ -80,18 +80,14 @@ def _replay(settings: Settings, seen: Observation, base: float, guess: int) -> i
     records = seen.demand.arrivals(seen.now_s - method.replay_s, method.replay_records)
     if not records or base <= 0:
         return 0
-    services = [settings.performance.prefill_s(one.new_tokens, one.cached_tokens) for one in records]
+    prefill_s = settings.performance.prefill_s
+    services = [prefill_s(one.new_tokens, one.cached_tokens) for one in records]
     span_s = max(seen.now_s - records[0].arrival_s, 1.0)
-    recorded = sum(record.weight * service for record, service in zip(records, services, strict=True)) / span_s
-    # Sampled records stand for several: their weight is in the recorded rate, so compression restores it.
-    speed = base * _sampling(records) / recorded if recorded > 0 else 1.0
-    jobs = build_jobs(settings, records, services, speed)
+    # Sampled records stand for several: compression restores their number.
+    recorded = sum(services) / span_s
+    jobs = build_jobs(settings, records, services, speed=base / recorded)
     share = settings.objectives.ttft_miss_budget * method.replay_share
     return smallest_pool(jobs, share, guess, ceil(base), settings.prefill.maximum)
-
-
-def _sampling(records: list[Arrival]) -> float:
-    return sum(record.weight for record in records) / len(records)
 
 
 def build_jobs(settings: Settings, records: list[Arrival], services: list[float], speed: float) -> list[Job]:
@@ -103,7 +99,7 @@ def build_jobs(settings: Settings, records: list[Arrival], services: list[float]
         slack_s = record.target_s - base_s - per_token_s * (record.new_tokens + record.cached_tokens)
         if service <= slack_s:
             arrival_s = (record.arrival_s - start_s) / speed
-            jobs.append(Job(arrival_s, service, latest_start_s(arrival_s, slack_s, service), record.target_s))
+            jobs.append((arrival_s, service, latest_start_s(arrival_s, slack_s, service), record.target_s))
     return jobs
 
 

@@ -80,7 +80,7 @@ class Method:
     short_s: int = 60
     long_s: int = 180
     replay_s: int = 600
-    replay_records: int = 10_000
+    replay_records: int = 8000
     replay_every_s: float = 30.0
     replay_jump: float = 1.1
     replay_share: float = 0.5

@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from tandem_operator.autoscale.replay import Job, count_misses, smallest_pool
+from tandem_operator.autoscale.replay import count_misses, smallest_pool
 
 
 def jobs_of(arrivals, service_s, target_s):
-    return [Job(at, service_s, at + target_s - service_s, target_s) for at in arrivals]
+    return [(at, service_s, at + target_s - service_s, target_s) for at in arrivals]
 
 
 def test_simultaneous_prompts_need_enough_workers_to_finish_in_time():
@@ -61,18 +61,18 @@ def test_deadline_order_needs_fewer_workers_than_first_come():
         at += rng.expovariate(8.0)
         service = 8.0 if rng.random() < 0.05 else 0.2
         target = max(2.0, 3 * service)
-        jobs.append(Job(at, service, at + target - service, target))
+        jobs.append((at, service, at + target - service, target))
     pool = smallest_pool(jobs, 0.01, 1, 1, 50)
     assert misses_in_order_of_arrival(jobs, pool) > 0.01 * len(jobs)
 
 
 def misses_in_order_of_arrival(jobs, workers):
     free, misses = [0.0] * workers, 0
-    for job in jobs:
+    for arrival, service, latest, _ in jobs:
         free.sort()
-        start = max(free[0], job.arrival_s)
-        free[0] = start + job.service_s
-        misses += job.latest_start_s < start
+        start = max(free[0], arrival)
+        free[0] = start + service
+        misses += latest < start
     return misses
 
 
