@@ -1,0 +1,3 @@
+module tandem.dev/bench/router
+
+go 1.22
