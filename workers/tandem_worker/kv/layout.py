@@ -7,6 +7,7 @@ same byte stream from the same plan, each over its own addresses; adjacent pages
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class LayoutError(ValueError):
@@ -28,6 +29,11 @@ class Region:
     @property
     def head_bytes(self) -> int:
         return self.page_bytes // self.heads
+
+    @property
+    def form(self) -> tuple[int, ...]:
+        """All but where it lies."""
+        return self.block_stride_bytes, self.page_stride_bytes, self.page_bytes, self.pages_per_block, self.heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,8 @@ class Chunk:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A contiguous run of bytes."""
+class Piece(NamedTuple):
+    """A contiguous run of bytes. A tuple, for a transfer makes thousands."""
 
     address: int
     size_bytes: int
@@ -120,31 +125,44 @@ def _check_bounds(group: Group, ids: Sequence[int], heads: HeadSlice) -> None:
 
 
 def chunk_pieces(layout: KvLayout, chunk: Chunk, heads: Sequence[HeadSlice]) -> list[Piece]:
-    """The chunk's bytes in wire order, neighbours merged."""
-    return list(_merge(_pages(layout, chunk, heads[chunk.group])))
-
-
-def _pages(layout: KvLayout, chunk: Chunk, heads: HeadSlice) -> Iterator[Piece]:
-    regions = layout.groups[chunk.group].regions
+    """The chunk's bytes in wire order, neighbouring blocks of a layer (or layers of a block) merged."""
+    regions, part = layout.groups[chunk.group].regions, heads[chunk.group]
     if layout.block_outermost:
-        order = ((region, block) for block in chunk.blocks for region in regions)
-    else:  # layer by layer, so that neighbouring blocks of a layer merge
-        order = ((region, block) for region in regions for block in chunk.blocks)
-    for region, block in order:
-        start = region.base_address + block * region.block_stride_bytes + heads.first * region.head_bytes
-        for page in range(region.pages_per_block):
-            yield Piece(start + page * region.page_stride_bytes, heads.count * region.head_bytes)
+        return list(_merge(_pages_by_block(regions, chunk.blocks, part)))
+    pieces: list[Piece] = []
+    runs_by_form: dict[tuple[int, ...], list[Piece]] = {}
+    for region in regions:  # layers of one form differ in their base alone: merge once, for pages come in thousands
+        if region.form not in runs_by_form:
+            pages = (page for block in chunk.blocks for page in _pages(region, block, part))
+            runs_by_form[region.form] = list(_merge(pages))
+        base = region.base_address
+        pieces += [Piece(base + offset, size) for offset, size in runs_by_form[region.form]]
+    return pieces
 
 
-def _merge(pieces: Iterable[Piece]) -> Iterator[Piece]:
+def _pages_by_block(regions: Sequence[Region], blocks: Iterable[int], heads: HeadSlice) -> Iterator[tuple[int, int]]:
+    for block in blocks:
+        for region in regions:
+            for offset, size in _pages(region, block, heads):
+                yield region.base_address + offset, size
+
+
+def _pages(region: Region, block: int, heads: HeadSlice) -> Iterator[tuple[int, int]]:
+    """(offset from the region's base, bytes) of each page of a block."""
+    start = block * region.block_stride_bytes + heads.first * region.head_bytes
+    for page in range(region.pages_per_block):
+        yield start + page * region.page_stride_bytes, heads.count * region.head_bytes
+
+
+def _merge(pieces: Iterable[tuple[int, int]]) -> Iterator[Piece]:
     address, size = 0, 0
-    for piece in pieces:
-        if size and address + size == piece.address:
-            size += piece.size_bytes
+    for start, length in pieces:
+        if size and address + size == start:
+            size += length
             continue
         if size:
             yield Piece(address, size)
-        address, size = piece.address, piece.size_bytes
+        address, size = start, length
     if size:
         yield Piece(address, size)
 
