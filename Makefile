@@ -38,6 +38,7 @@ demo-down: env ## Remove everything that the demo made.
 generate: env ## Write what is generated: CRDs, the chart's copies, RBAC rules, formatting.
 	@$(VENV)/python -m tandem_operator.crdgen
 	@$(VENV)/python -m tandem_operator.rbac
+	@$(VENV)/python tools/reference.py
 	@$(VENV)/ruff check -q --fix-only .
 	@$(VENV)/ruff format -q .
 
@@ -45,6 +46,7 @@ generate: env ## Write what is generated: CRDs, the chart's copies, RBAC rules, 
 verify: env lint ## Every static check, and fail when a generated file is stale; under a minute.
 	@$(VENV)/python -m tandem_operator.crdgen --check
 	@$(VENV)/python -m tandem_operator.rbac --check
+	@$(VENV)/python tools/reference.py --check
 
 .PHONY: lint
 lint: env ## Ruff, mypy strict and the import contracts.
@@ -63,11 +65,23 @@ test-unit: env ## Unit, property, golden and architecture tests; a minute.
 
 .PHONY: test
 test: env cluster-binaries ## Everything that .ci/run runs: unit to integration on a real API server, and one real P/D pass with vLLM.
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m "not long"
+
+.PHONY: test-long
+test-long: env cluster-binaries ## What make test leaves out for time: more real engines, more faults.
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m long
 
 .PHONY: e2e
 e2e: env cluster-binaries ## User scenarios on a cluster; PROVIDER=source|kind|existing.
 	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest e2e -q
+
+.PHONY: bench-operator
+bench-operator: env cluster-binaries ## Spec change to children applied, beside a bare server-side apply on the same control plane.
+	@$(VENV)/python bench/operator/spec_change.py
+
+.PHONY: bench-router
+bench-router: env ## CPU and latency of the router beside its peers, paired; needs Go, says which peers are missing.
+	@$(VENV)/python -m bench.router
 
 .PHONY: clean
 clean: ## Remove this checkout's environment and tool caches (the shared cache stays).

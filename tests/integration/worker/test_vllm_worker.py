@@ -146,6 +146,7 @@ def test_an_engine_core_that_dies_ends_the_worker_with_a_reason(fleet: Fleet) ->
     assert wait_until(lambda: not find_alive(family))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
