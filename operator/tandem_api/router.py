@@ -11,6 +11,16 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class RecentTraffic(_Message):
+    """Counts of the last `window_s` seconds. Conditions are judged by these, so that they can fall again."""
+
+    window_s: float = 300.0
+    remote_prefills: int = 0
+    local_prefills: int = 0  # requests that could have been disaggregated and were not
+    kv_bytes: int = 0
+    kv_failures: int = 0
+
+
 class FleetReport(_Message):
     """One InferenceDeployment as a router sees it."""
 
@@ -22,9 +32,8 @@ class FleetReport(_Message):
     serving: bool  # holds the served name and has a worker that can take a request
     name_conflict: bool = False
     workers: dict[str, int] = {}  # role → workers in use (ready, alive, not draining)
-    kv: KVCounters = KVCounters()
-    local_prefills: int = 0  # requests that could have been disaggregated and were not, since start
-    remote_prefills: int = 0
+    kv: KVCounters = KVCounters()  # since this router started
+    recent: RecentTraffic = RecentTraffic()
 
 
 class RouterReport(_Message):

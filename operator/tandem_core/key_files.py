@@ -1,4 +1,4 @@
-"""Names of the files in which a fleet's keys are mounted. Apart from `keys`, so that who only reads needs no cryptography."""
+"""Names of the files in which a fleet's keys are mounted. Apart from `keys`: who only reads needs no cryptography."""
 
 ENGINE_KEY_FILE = "engine.key"
 ENGINE_PREVIOUS_FILE = "engine.previous"

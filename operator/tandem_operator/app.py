@@ -199,4 +199,11 @@ async def _raise_first(*tasks: asyncio.Task[None]) -> None:
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
-            raise outcome
+            raise _first_cause(outcome)
+
+
+def _first_cause(error: Exception) -> Exception:
+    """A task group wraps what its body raised; people want the sentence inside."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

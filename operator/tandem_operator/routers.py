@@ -77,8 +77,9 @@ def _changed_keys(before: Iterable[RouterReport], after: Iterable[RouterReport])
 
 
 def _essence(fleet: FleetReport) -> tuple[Key, tuple[object, ...]]:
-    moved = bool(fleet.kv.bytes_received or fleet.kv.bytes_sent)
-    proofs = (moved, bool(fleet.kv.failures), bool(fleet.remote_prefills), bool(fleet.local_prefills))
+    recent = fleet.recent
+    is_remote = recent.remote_prefills > recent.local_prefills
+    proofs = (bool(recent.kv_bytes), bool(recent.kv_failures), is_remote, bool(recent.local_prefills))
     return Key(fleet.namespace, fleet.name), (fleet.uid, fleet.generation, fleet.name_conflict, *proofs)
 
 

@@ -11,6 +11,7 @@ from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
 from tandem_router.policy.rates import RateEstimate
 from tandem_router.policy.revisions import Readiness
+from tandem_router.recent import RecentWindow
 from tandem_router.snapshot import FleetSpec, Snapshot, WorkerSpec
 
 ALIVE_S = 3.5  # a worker whose state could not be read for this long is not used
@@ -121,6 +122,7 @@ class Fleet:
         self.index_seed = seed_of(spec.uid)
         self.remote_prefills = 0
         self.local_prefills = 0
+        self.recent = RecentWindow()
         self._departed = KVCounters()
 
     @property

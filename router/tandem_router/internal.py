@@ -57,6 +57,7 @@ def build_fleet_report(catalog: Catalog, fleet: Fleet, now_s: float) -> FleetRep
     for worker in fleet.usable(now_s):
         workers[worker.spec.role] = workers.get(worker.spec.role, 0) + 1
     holds_name = catalog.holds_name(fleet)
+    kv = fleet.kv_totals()
     return FleetReport(
         namespace=fleet.spec.namespace,
         name=fleet.spec.name,
@@ -66,7 +67,8 @@ def build_fleet_report(catalog: Catalog, fleet: Fleet, now_s: float) -> FleetRep
         serving=holds_name and fleet.can_serve(now_s),
         name_conflict=not holds_name,
         workers=workers,
-        kv=fleet.kv_totals(),
-        local_prefills=fleet.local_prefills,
-        remote_prefills=fleet.remote_prefills,
+        kv=kv,
+        recent=fleet.recent.observe(
+            now_s, (fleet.remote_prefills, fleet.local_prefills, kv.bytes_received, kv.failures)
+        ),
     )

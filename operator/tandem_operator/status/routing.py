@@ -37,12 +37,15 @@ def judge_kv_transfer(facts: Facts) -> Verdict:
     """Whether KV has moved between workers of this fleet, and how that goes."""
     if facts.snapshot.fleet.spec.prefill is None:
         return Verdict(Status.UNKNOWN, Reason.AGGREGATED, "without a prefill pool no KV is handed over")
-    moved = sum(report.kv.bytes_received or report.kv.bytes_sent for report in _reports(facts))
-    failures = sum(report.kv.failures for report in _reports(facts))
+    moved = sum(report.recent.kv_bytes for report in _reports(facts))
+    failures = sum(report.recent.kv_failures for report in _reports(facts))
     if moved:
         return Verdict(Status.TRUE, Reason.KV_MOVED, "KV moves from prefill to decode workers")
     if failures:
-        text = "every KV transfer has failed; requests are served by local prefill. See tandem_worker_kv_failures_total"
+        text = (
+            "every KV transfer of the last minutes has failed; requests are served by local prefill. "
+            "See tandem_worker_kv_failures_total"
+        )
         return Verdict(Status.FALSE, Reason.KV_FAILING, text)
     return _last_proof(facts, ConditionType.KV_TRANSFER_READY)
 
@@ -51,10 +54,12 @@ def judge_disaggregation(facts: Facts) -> Verdict:
     """Whether prefill workers really take work off decode workers; silent local prefill is the fault to catch."""
     if facts.snapshot.fleet.spec.prefill is None:
         return Verdict(Status.FALSE, Reason.AGGREGATED, "spec.prefill is not set: decode workers serve both phases")
-    if sum(report.remote_prefills for report in _reports(facts)):
+    remote = sum(report.recent.remote_prefills for report in _reports(facts))
+    local = sum(report.recent.local_prefills for report in _reports(facts))
+    if remote > local:
         return Verdict(Status.TRUE, Reason.REMOTE_PREFILL_SEEN, "prompts are prefilled by prefill workers")
-    if sum(report.local_prefills for report in _reports(facts)):
-        text = "all prompts were prefilled by decode workers; see PrefillReady and KVTransferReady"
+    if local:
+        text = "half or more of the newest prompts fell back to decode workers; see PrefillReady and KVTransferReady"
         return Verdict(Status.FALSE, Reason.LOCAL_PREFILL_ONLY, text)
     return _last_proof(facts, ConditionType.DISAGGREGATION_EFFECTIVE)
 

@@ -16,8 +16,7 @@ import pytest
 from aiohttp import web
 from integration.operator.conftest import Installation, Kube, make_manifest, wait_until
 
-from tandem_api.router import FLEETS_PATH, FleetReport, RouterReport
-from tandem_api.worker import KVCounters
+from tandem_api.router import FLEETS_PATH, FleetReport, RecentTraffic, RouterReport
 from tandem_core.keys import decode_key, derive_internal_token
 
 pytestmark = pytest.mark.integration
@@ -117,7 +116,7 @@ def test_what_routers_report_becomes_conditions(installation: Installation, kube
             kube.wait_condition("seen", "Ready", "True", "Available")
             assert kube.condition("seen", "KVTransferReady")["status"] == "Unknown"
             kube.run("wait", "infd/seen", "--for=condition=Ready", "--timeout=5s")
-            moved = fleet.model_copy(update={"kv": KVCounters(bytes_received=1 << 20), "remote_prefills": 3})
+            moved = fleet.model_copy(update={"recent": RecentTraffic(kv_bytes=1 << 20, remote_prefills=3)})
             report["value"] = RouterReport(replica="router", synced=True, fleets=(moved,))
             kube.wait_condition("seen", "KVTransferReady", "True", "KVMoved", 20)
             kube.wait_condition("seen", "DisaggregationEffective", "True", "RemotePrefillSeen")

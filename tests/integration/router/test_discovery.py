@@ -176,8 +176,13 @@ async def test_a_fleet_is_found_served_and_reported(site):
             "name_conflict": False,
             "workers": {"decode": 1, "prefill": 1},
             "kv": 0,
-            "local_prefills": 0,
-            "remote_prefills": 1,
+            "recent": {
+                "window_s": 300.0,
+                "remote_prefills": 1,
+                "local_prefills": 0,
+                "kv_bytes": 0,
+                "kv_failures": 0,
+            },
         }
         assert (await send(router.internal_port, f"{path}\r\n".encode())).status == 401
     for engine in engines:

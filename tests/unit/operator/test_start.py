@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tandem_operator import crdgen, rbac
-from tandem_operator.app import main
+from tandem_operator.app import _raise_first, main
 from tandem_operator.credentials import load_credentials
 from tandem_operator.errors import ConfigurationError
 from tandem_operator.settings import read_settings
@@ -123,3 +124,16 @@ def _unbounded(node: crdgen.Json, path: str) -> list[str]:
     for name, child in node.get("properties", {}).items():
         found += _unbounded(child, f"{path}.{name}")
     return found + (_unbounded(node["items"], f"{path}[]") if "items" in node else [])
+
+
+async def test_a_wrong_key_is_told_in_a_sentence_although_a_task_group_wraps_it() -> None:
+    """`main` turns a ConfigurationError into one line and exit code 2; a group of them would be a traceback."""
+
+    async def lead() -> None:
+        async with asyncio.TaskGroup():
+            raise ConfigurationError("Secret tandem-root holds no key")
+
+    task = asyncio.ensure_future(lead())
+    await asyncio.wait([task])
+    with pytest.raises(ConfigurationError, match="holds no key"):
+        await _raise_first(task)

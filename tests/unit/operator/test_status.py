@@ -10,9 +10,8 @@ import pytest
 from unit.operator.fleets import make_fleet, make_spec
 from unit.operator.world import START, World
 
-from tandem_api.router import FleetReport
+from tandem_api.router import FleetReport, RecentTraffic
 from tandem_api.v1alpha1 import InferenceDeploymentStatus
-from tandem_api.worker import KVCounters
 from tandem_operator.errors import Conflict, Rejected
 from tandem_operator.model import Apply, Problem, RouterView
 from tandem_operator.status.facts import Refusal
@@ -65,7 +64,7 @@ def test_without_a_router_nothing_is_ready(view: RouterView, reason: str) -> Non
 
 
 def test_kv_that_moves_is_proved_and_stays_proved_when_a_router_restarts() -> None:
-    world = routed(serving(), kv=KVCounters(bytes_received=10), remote_prefills=1)
+    world = routed(serving(), recent=RecentTraffic(kv_bytes=10, remote_prefills=1))
     assert conditions(world.fleet.status)["DisaggregationEffective"] == ("True", "RemotePrefillSeen")
     routed(world)
     found = conditions(world.fleet.status)
@@ -74,7 +73,16 @@ def test_kv_that_moves_is_proved_and_stays_proved_when_a_router_restarts() -> No
 
 
 def test_silent_local_prefill_is_caught() -> None:
-    world = routed(serving(), kv=KVCounters(failures=3), local_prefills=5)
+    world = routed(serving(), recent=RecentTraffic(kv_failures=3, local_prefills=5))
+    found = conditions(world.fleet.status)
+    assert found["KVTransferReady"] == ("False", "KVFailing")
+    assert found["DisaggregationEffective"] == ("False", "LocalPrefillOnly")
+
+
+def test_a_proof_falls_when_the_newest_traffic_says_otherwise() -> None:
+    """Disaggregation that worked once and fails now is not called effective."""
+    world = routed(serving(), recent=RecentTraffic(kv_bytes=10, remote_prefills=1))
+    routed(world, recent=RecentTraffic(kv_failures=4, remote_prefills=1, local_prefills=4))
     found = conditions(world.fleet.status)
     assert found["KVTransferReady"] == ("False", "KVFailing")
     assert found["DisaggregationEffective"] == ("False", "LocalPrefillOnly")
