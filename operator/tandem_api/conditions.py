@@ -14,6 +14,7 @@ class ConditionType(StrEnum):
     ROUTER_READY = "RouterReady"
     KV_TRANSFER_READY = "KVTransferReady"
     DISAGGREGATION_EFFECTIVE = "DisaggregationEffective"
+    OBJECTIVES_MET = "ObjectivesMet"
     AUTOSCALER_ACTIVE = "AutoscalerActive"
 
 
@@ -50,6 +51,7 @@ class Reason(StrEnum):
     REMOTE_PREFILL_SEEN = "RemotePrefillSeen"
     LOCAL_PREFILL_ONLY = "LocalPrefillOnly"
     AGGREGATED = "Aggregated"
+    NOT_MEASURED = "NotMeasured"
     FIXED = "Fixed"
     EXTERNAL = "External"
 

@@ -58,6 +58,8 @@ def judge(facts: Facts) -> dict[ConditionType, Verdict]:
         ConditionType.DISAGGREGATION_EFFECTIVE: judge_disaggregation(facts),
         ConditionType.AUTOSCALER_ACTIVE: _judge_autoscaler(facts),
     }
+    if facts.snapshot.fleet.spec.objectives is not None:
+        parts[ConditionType.OBJECTIVES_MET] = _OBJECTIVES_UNJUDGED
     stalled = judge_stalled(facts)
     ready = judge_ready(facts, stalled, parts)
     summary = {
@@ -66,6 +68,13 @@ def judge(facts: Facts) -> dict[ConditionType, Verdict]:
         ConditionType.STALLED: stalled,
     }
     return summary | parts
+
+
+_OBJECTIVES_UNJUDGED = Verdict(
+    Status.UNKNOWN,
+    Reason.NOT_MEASURED,
+    "this release does not act on spec.objectives; compare them with tandem_router_ttft_seconds and tpot_seconds",
+)
 
 
 def _judge_autoscaler(facts: Facts) -> Verdict:

@@ -37,6 +37,12 @@ def within(seconds: float, holds: Callable[[], Any], what: str) -> Any:
     return answer
 
 
+def count_restarts(pod: Json) -> int:
+    """Of its first container; -1 while the node has not said anything of it."""
+    statuses = pod["status"].get("containerStatuses")
+    return int(statuses[0]["restartCount"]) if statuses else -1
+
+
 @dataclass
 class OwnNode:
     """One process node: started, killed and started again by tests. Everything it prints goes to `log`."""
@@ -115,7 +121,7 @@ class Pods:
         statuses = self.get(name)["status"].get("containerStatuses") or [{}]
         return dict(statuses[0])
 
-    def wait(self, name: str, holds: Callable[[Json], Any], seconds: float = 15) -> Json:
+    def wait(self, name: str, holds: Callable[[Json], Any], seconds: float = 60) -> Json:
         """The pod, once its object fulfils the condition."""
 
         def fetch() -> Json | None:
@@ -137,7 +143,7 @@ class Pods:
             waiting = self.main(name).get("state", {}).get("waiting", {})
             return str(waiting.get("message", "")) if waiting.get("reason") == reason else None
 
-        return str(within(15, message, f"{reason} of {name}; it is {self.get(name)['status']}"))
+        return str(within(60, message, f"{reason} of {name}; it is {self.get(name)['status']}"))
 
     def wait_event(self, name: str, reason: str, text: str = "") -> str:
         def find() -> str | None:
@@ -147,9 +153,9 @@ class Pods:
             messages = [e["message"] for e in found["items"] if e["reason"] == reason and text in e["message"]]
             return messages[0] if messages else None
 
-        return str(within(15, find, f"event {reason} {text!r} of {name}"))
+        return str(within(60, find, f"event {reason} {text!r} of {name}"))
 
-    def wait_gone(self, name: str, seconds: float = 10) -> None:
+    def wait_gone(self, name: str, seconds: float = 60) -> None:
         within(seconds, lambda: self.find(name) is None, f"pod {name} is gone")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from integration.process_node.conftest import Json, OwnNode, Pods, node_is_ready, within
+from integration.process_node.conftest import Json, OwnNode, Pods, count_restarts, node_is_ready, within
 
 from cluster.process_node.processes import start_ticks
 from cluster.subnets import claim_subnets, find_claims_folder
@@ -30,7 +30,7 @@ def test_a_killed_node_takes_its_containers_along_and_starts_them_again(own_node
     orphans = own_node.processes()
     assert orphans
     own_node.start()
-    after = pods.wait("lasting", lambda pod: pod["status"]["containerStatuses"][0]["restartCount"] == 1)
+    after = pods.wait("lasting", lambda pod: count_restarts(pod) == 1)
     assert all(start_ticks(orphan) is None for orphan in orphans)
     assert after["status"]["podIP"] == before["status"]["podIP"]
     last = after["status"]["containerStatuses"][0]["lastState"]["terminated"]
@@ -71,7 +71,7 @@ def test_a_stopped_node_leaves_no_process_and_says_so(own_node: OwnNode, pods: P
     assert node_is_ready(pods.cluster, own_node.name, status="False")
     assert "ERROR" not in own_node.log.read_text()
     own_node.start()
-    pods.wait("stopped", lambda pod: pod["status"]["containerStatuses"][0]["restartCount"] == 1)
+    pods.wait("stopped", lambda pod: count_restarts(pod) == 1)
 
 
 def test_a_node_that_returns_with_other_addresses_gives_its_pods_new_ones(own_node: OwnNode, pods: Pods) -> None:

@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from integration.process_node.conftest import IMAGE, Json, Pods, is_ready, within
+from integration.process_node.conftest import IMAGE, Json, Pods, count_restarts, is_ready, within
 
 from cluster.api import Cluster
 from cluster.process_node.orphans import marked_processes
@@ -155,7 +155,7 @@ def test_a_failed_init_container_fails_a_pod_that_never_restarts(pods: Pods) -> 
 def test_a_crashing_container_restarts_with_back_off_and_keeps_its_last_words(pods: Pods) -> None:
     pods.create("crashing", shell("echo boom; exit 3", terminationMessagePolicy="FallbackToLogsOnError"))
     assert "restarting failed container=main" in pods.wait_waiting("crashing", "CrashLoopBackOff")
-    pod = pods.wait("crashing", lambda pod: pod["status"]["containerStatuses"][0]["restartCount"] >= 2)
+    pod = pods.wait("crashing", lambda pod: count_restarts(pod) >= 2)
     last = pod["status"]["containerStatuses"][0]["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"], last["message"]) == (3, "Error", "boom\n")
     assert pod["status"]["phase"] == "Running"
@@ -181,7 +181,7 @@ def test_how_a_process_ended_is_reported(
 def test_a_failed_liveness_probe_restarts_the_container(pods: Pods) -> None:
     probe = {"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 2}
     pods.create("dying", shell("sleep 300 & wait", livenessProbe=probe), terminationGracePeriodSeconds=0)
-    pods.wait("dying", lambda pod: pod["status"]["containerStatuses"][0]["restartCount"] >= 1)
+    pods.wait("dying", lambda pod: count_restarts(pod) >= 1)
     pods.wait_event("dying", "Killing", "failed liveness probe")
 
 

@@ -206,3 +206,11 @@ def test_a_refusal_of_the_server_becomes_a_reason() -> None:
     invalid = explain_refusal(action, Rejected(422, "Invalid", "spec.x: bad"))
     assert isinstance(invalid, Refusal)
     assert (invalid.reason, invalid.message.endswith("spec.x: bad")) == ("InvalidSpec", True)
+
+
+def test_objectives_are_not_passed_over_in_silence() -> None:
+    """A release that does not act on them says so where people look."""
+    assert "ObjectivesMet" not in conditions(routed(serving()).fleet.status)
+    found = conditions(routed(serving(objectives={"ttft": {"seconds": 2}})).fleet.status)
+    assert found["ObjectivesMet"] == ("Unknown", "NotMeasured")
+    assert found["Ready"] == ("True", "Available")
