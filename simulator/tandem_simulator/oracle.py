@@ -91,6 +91,31 @@ def search_oracle(scenario: Scenario, workload: Workload, on_trial: Callable[[in
     return _trim(search, with_prefill(search.bisect(with_prefill, 0.8 * factor, 1.05 * factor, search.target)))
 
 
+def search_static(scenario: Scenario, workload: Workload, on_trial: Callable[[int], None]) -> Result:
+    """The cheapest fleet of constant size, in hindsight; when none reaches the objectives, the largest tried."""
+    search = Search(scenario, workload, on_trial)
+    work, ample = _work_per_s(workload), _ample_decode(scenario, workload)
+    slots = len(_slots(work))
+    peak = 3 * int(np.ceil(_slots(np.convolve(work, np.ones(30) / 30, mode="same")).max())) + 2
+
+    def fixed(prefill: float, decode: float) -> Timetable:
+        return Timetable((max(1, round(prefill)),) * slots, (max(1, round(decode)),) * slots)
+
+    prefill = _smallest(search, lambda size: fixed(size, ample), peak, (1.0 + search.target) / 2)
+    decode = _smallest(search, lambda size: fixed(prefill, size), ample, search.target)
+    return search.run(fixed(prefill, decode))
+
+
+def _smallest(search: Search, build: Callable[[int], Timetable], most: int, target: float) -> int:
+    """The fewest workers, up to `most`, whose plan reaches `target`."""
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        reached = search.run(build(middle), target)[0].attainment >= target
+        low, high = (low, middle) if reached else (middle, high)
+    return high
+
+
 def _trim(search: Search, table: Timetable) -> Result:
     """Take a worker away from random stretches while the plan holds."""
     rng = np.random.default_rng(search.scenario.seed)

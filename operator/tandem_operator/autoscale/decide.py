@@ -16,7 +16,7 @@ from tandem_operator.autoscale.limits import (
 )
 from tandem_operator.autoscale.memory import Forecast, Memory, PoolMemory
 from tandem_operator.autoscale.observation import Hold, Observation, PoolState, find_fault
-from tandem_operator.autoscale.prefill import forecast_work, plan_prefill, work_rate
+from tandem_operator.autoscale.prefill import certain_work_growth, plan_prefill, present_work, work_rate
 from tandem_operator.autoscale.settings import Role, Settings
 from tandem_operator.autoscale.terms import Target
 
@@ -60,10 +60,11 @@ def _plan_prefill(settings: Settings, seen: Observation, memory: PoolMemory) -> 
     method, now_s = settings.method, seen.now_s
     realised = work_rate(settings.performance, seen.demand, now_s, method.short_s)
     record = memory.forecasts.judged(now_s, realised)
-    forecast = forecast_work(settings, seen)
-    raised = record.raise_by(method.forecast_share, method.prefill_prior)
-    target, replayed = plan_prefill(settings, seen, forecast, raised, memory.replayed)
-    record = record.with_open(Forecast(now_s + seen.prefill.startup_s, forecast))
+    present = present_work(settings, seen)
+    raised = record.raised(present, method.forecast_share, method.prefill_prior)
+    expected = max(raised, present + certain_work_growth(settings, seen))
+    target, replayed = plan_prefill(settings, seen, present, expected, memory.replayed)
+    record = record.with_open(Forecast(now_s + seen.prefill.startup_s, present))
     return target, replace(memory, forecasts=record, replayed=replayed)
 
 
@@ -72,9 +73,11 @@ def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> t
     realised = workers_for(settings, Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens))
     record = memory.forecasts.judged(now_s, realised)
     forecast = forecast_load(settings, seen)
-    target = plan_decode(settings, forecast, record.raise_by(method.forecast_share, method.decode_prior))
-    due = Forecast(now_s + seen.decode.startup_s, workers_for(settings, forecast.load))
-    return target, replace(memory, forecasts=record.with_open(due))
+    workers = workers_for(settings, forecast.load)
+    raised = record.raised(workers, method.forecast_share, method.decode_prior)
+    raised = max(raised, workers_for(settings, forecast.ramp))
+    record = record.with_open(Forecast(now_s + seen.decode.startup_s, workers))
+    return plan_decode(settings, forecast, workers, raised), replace(memory, forecasts=record)
 
 
 def _remember(

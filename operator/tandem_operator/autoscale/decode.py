@@ -4,9 +4,9 @@ By Little's law the load that today's arrivals lead to is inflow × residency. T
 with the residency as time constant: load(t + S) = load + (inflow × residency − load) · (1 − e^(−S/residency)).
 KV has two parts: prompts, whose inflow is known, and answers, of which only the mean is.
 
-Two things make the load exceed that mean, and the larger counts. Growth: how wrong such forecasts were in the past
-hour is measured, and the forecast raised by a quantile of it. Chance: with independent arrivals the sequences vary as
-a Poisson number, and the KV tokens by λ E[kv² × residency], which a few very long prompts make large.
+Three things make the load exceed that, and the largest counts. Growth as it has been: by how much forecasts fell short
+in the past hour, in workers. Growth that is certain: the inflow is on a ramp. Chance: with independent arrivals the
+sequences vary as a Poisson number, and the KV tokens by λ E[kv² × residency], which a few very long prompts make large.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ from tandem_operator.autoscale.demand import Bin
 from tandem_operator.autoscale.observation import Observation
 from tandem_operator.autoscale.settings import Settings
 from tandem_operator.autoscale.terms import Target, Term
+from tandem_operator.autoscale.trend import certain_growth
 
+TREND_STEP_S = 10
 TPOT_MARGIN = 0.95  # plan the batch for a little less than the objective: a step is not all of TPOT
 
 
@@ -39,11 +41,14 @@ class Expectation:
     """A forecast load, and how it varies.
 
     Attributes:
+        load: if arrivals stay as they are.
+        ramp: if they grow as they certainly do.
         lump_tokens: KV tokens that a typical token shares a request with, E[kv² W] / E[kv W]. Variance of the KV load
             is its mean times this; a worker's last free lump cannot be used.
     """
 
     load: Load
+    ramp: Load
     lump_tokens: float = 0.0
 
     def with_chance(self, miss_share: float) -> Load:
@@ -55,9 +60,14 @@ class Expectation:
         )
 
 
-def plan_decode(settings: Settings, expected: Expectation, raised: float) -> Target:
-    """Workers that the decode pool needs for a forecast load, raised by how wrong such forecasts have been."""
-    grown = expected.load.scaled(raised)
+def plan_decode(settings: Settings, expected: Expectation, forecast: float, raised: float) -> Target:
+    """Workers that the decode pool needs.
+
+    Args:
+        forecast: the expected load, as a real number of workers; infinite when no number meets TPOT.
+        raised: workers to expect, growth included.
+    """
+    grown = expected.load.scaled(raised / forecast if 0 < forecast < float("inf") else 1.0)
     chance = expected.with_chance(settings.objectives.tpot_miss_budget / 2)
     peak = Load(max(grown.sequences, chance.sequences), max(grown.kv_tokens, chance.kv_tokens))
     usable = max(0.5, 1.0 - 0.5 * expected.lump_tokens / settings.kv_capacity_tokens)
@@ -67,7 +77,7 @@ def plan_decode(settings: Settings, expected: Expectation, raised: float) -> Tar
     terms = (
         Term("sequences", expected.load.sequences, ""),
         Term("kvTokens", expected.load.kv_tokens, ""),
-        Term("forecastRatio", raised, ""),
+        Term("expected", raised, "workers"),
         Term("kv", by_kv, "workers"),
         Term("slots", peak.sequences / settings.max_sequences, "workers"),
         Term("tpot", by_tpot, "workers"),
@@ -89,14 +99,20 @@ def _tpot_workers(settings: Settings, load: Load) -> float:
 def forecast_load(settings: Settings, seen: Observation) -> Expectation:
     """The load of the decode pool when a worker that is asked for now is ready."""
     method, now_s = settings.method, seen.now_s
-    held = Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens)
     inflow = _inflow(seen, method.short_s, method.long_s)
+    ramp = inflow.scaled(1.0 + _relative_growth(seen, inflow.sequences, method.short_s, method.long_s))
     ended = seen.demand.total(now_s - method.residency_s, now_s)
+    lump = ended.kv_square_s / ended.kv_token_s if ended.kv_token_s > 0 else 0.0
+    return Expectation(_load_ahead(seen, inflow, ended), _load_ahead(seen, ramp, ended), lump)
+
+
+def _load_ahead(seen: Observation, inflow: Load, ended: Bin) -> Load:
+    """Today's load, moved towards inflow × residency for one start-up time."""
+    held = Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens)
     startup_s = seen.decode.startup_s
     if ended.finished <= 0:
         # Nothing has ended yet: whatever comes stays.
-        coming = inflow.scaled(startup_s)
-        return Expectation(Load(held.sequences + coming.sequences, held.kv_tokens + coming.kv_tokens))
+        return Load(held.sequences + inflow.sequences * startup_s, held.kv_tokens + inflow.kv_tokens * startup_s)
     # Time held over requests ended, not the mean time of the ended: those that are still here count as well, else the
     # residency of a young fleet, or of growing answers, would be that of the shortest.
     residency_s = ended.held_s / ended.finished
@@ -104,18 +120,26 @@ def forecast_load(settings: Settings, seen: Observation) -> Expectation:
     answer_kv_s = max(0.0, ended.held_kv_s / ended.finished - mean_prompt * residency_s)
     settled = Load(inflow.sequences * residency_s, inflow.kv_tokens * residency_s + inflow.sequences * answer_kv_s)
     approach = 1.0 - exp(-startup_s / residency_s) if residency_s > 0 else 1.0
-    load = Load(
+    return Load(
         held.sequences + (settled.sequences - held.sequences) * approach,
         held.kv_tokens + (settled.kv_tokens - held.kv_tokens) * approach,
     )
-    return Expectation(load, ended.kv_square_s / ended.kv_token_s if ended.kv_token_s > 0 else 0.0)
 
 
 def _inflow(seen: Observation, short_s: int, long_s: int) -> Load:
-    """Sequences and prompt tokens per second; of two windows the one that brings more KV."""
+    """Sequences and prompt tokens per second: of each the larger of two windows."""
     rates = []
     for span in (short_s, long_s):
         known_s = min(span, max(10.0, seen.now_s - (seen.demand.first_second or 0)))
-        summed: Bin = seen.demand.total(seen.now_s - known_s, seen.now_s)
+        summed = seen.demand.total(seen.now_s - known_s, seen.now_s)
         rates.append(Load(summed.arrivals / known_s, summed.prompt_tokens / known_s))
     return Load(max(rate.sequences for rate in rates), max(rate.kv_tokens for rate in rates))
+
+
+def _relative_growth(seen: Observation, rate_rps: float, short_s: int, long_s: int) -> float:
+    """Certain growth of arrivals one start-up ahead, over their rate now."""
+    if rate_rps <= 0:
+        return 0.0
+    recent = seen.demand.spans(seen.now_s, TREND_STEP_S, long_s // TREND_STEP_S)
+    values = [one.arrivals / TREND_STEP_S for one in recent]
+    return certain_growth(values, TREND_STEP_S, seen.decode.startup_s + short_s / 2) / rate_rps

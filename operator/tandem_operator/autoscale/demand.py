@@ -170,6 +170,12 @@ class DemandHistory:
             sums = list(map(add, sums, _values(one)))
         return Bin(int(from_s), *sums)
 
+    def spans(self, until_s: float, span_s: int, count: int) -> list[Bin]:
+        """Sums of the last `count` spans of `span_s`, oldest first; those before the first bin are left out."""
+        first = self.first_second if self.first_second is not None else until_s
+        starts = (int(until_s) - span_s * back for back in range(count, 0, -1))
+        return [self.total(start, start + span_s) for start in starts if start >= first]
+
     def arrivals(self, from_s: float, at_most: int) -> list[Arrival]:
         """The newest records since `from_s`, at most so many, in order of arrival."""
         newest: list[Arrival] = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from tandem_operator.autoscale.demand import quantile
 
 HOUR_S = 3600.0
-ENOUGH_RATIOS = 60  # ten minutes of decisions
+ENOUGH_ERRORS = 60  # ten minutes of decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +26,26 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRecord:
-    """Forecasts that wait for their day, and how right those were whose day has come."""
+    """Forecasts that wait for their day, and how wrong those were whose day has come.
+
+    Errors are kept in workers, not as a ratio: out of a valley a load may grow sixfold while one worker starts, and
+    six times the peak would be absurd.
+    """
 
     open: tuple[Forecast, ...] = ()
-    ratios: tuple[tuple[float, float], ...] = ()  # (when judged, realised / forecast)
+    errors: tuple[tuple[float, float], ...] = ()  # (when judged, realised − forecast)
 
     def judged(self, now_s: float, realised: float) -> "ForecastRecord":
-        """With every forecast that is due compared with what came true. Tiny pools prove nothing and are skipped."""
-        due = [one for one in self.open if one.due_s <= now_s]
-        fresh = tuple((now_s, realised / one.workers) for one in due if one.workers >= 0.05)
-        kept = tuple(pair for pair in self.ratios if pair[0] > now_s - HOUR_S)
+        """With every forecast that is due compared with what came true."""
+        fresh = tuple((now_s, realised - one.workers) for one in self.open if one.due_s <= now_s)
+        kept = tuple(pair for pair in self.errors if pair[0] > now_s - HOUR_S)
         return ForecastRecord(tuple(one for one in self.open if one.due_s > now_s), (*kept, *fresh))
 
-    def raise_by(self, share: float, prior: float) -> float:
-        """Factor on a forecast: that quantile of past realised / forecast, at least 1; `prior` while few are known."""
-        if len(self.ratios) < ENOUGH_RATIOS:
-            return prior
-        return max(1.0, quantile((ratio for _, ratio in self.ratios), share))
+    def raised(self, forecast: float, share: float, prior: float) -> float:
+        """A forecast plus that quantile of past errors, never less than itself; times `prior` while few are known."""
+        if len(self.errors) < ENOUGH_ERRORS:
+            return forecast * prior
+        return forecast + max(0.0, quantile((error for _, error in self.errors), share))
 
     def with_open(self, forecast: Forecast) -> "ForecastRecord":
         """With one more forecast."""

@@ -10,19 +10,21 @@ from tandem_operator.autoscale.observation import Observation
 from tandem_operator.autoscale.replay import Job, smallest_pool
 from tandem_operator.autoscale.settings import Settings
 from tandem_operator.autoscale.terms import Target, Term
+from tandem_operator.autoscale.trend import certain_growth
+
+TREND_STEP_S = 10
 
 
 def plan_prefill(
-    settings: Settings, seen: Observation, forecast: float, raised: float, last: Replayed | None
+    settings: Settings, seen: Observation, present: float, base: float, last: Replayed | None
 ) -> tuple[Target, Replayed]:
     """Workers that the prefill pool needs, and the replay that says so.
 
     Args:
-        forecast: work rate expected one start-up ahead, in workers kept busy.
-        raised: factor on it, from how wrong such forecasts have been.
+        present: work rate now, in workers kept busy.
+        base: work rate to expect one start-up ahead.
         last: the replay of an earlier decision, used while it is fresh.
     """
-    base = forecast * raised
     replayed = last
     if replayed is None or not _is_fresh(settings, seen, base, replayed):
         guess = _scaled(last, base) if last is not None else ceil(base)
@@ -30,8 +32,8 @@ def plan_prefill(
     by_replay = _scaled(replayed, base)
     drain = _drain_workers(settings, seen, base)
     terms = (
-        Term("workRate", forecast, "workers busy"),
-        Term("forecastRatio", raised, ""),
+        Term("workRate", present, "workers busy"),
+        Term("expected", base, "workers busy"),
         Term("replay", by_replay, "workers"),
         Term("backlog", drain, "workers"),
     )
@@ -52,13 +54,19 @@ def _scaled(replayed: Replayed, base: float) -> int:
     return ceil(replayed.workers * base / replayed.work - 1e-9)
 
 
-def forecast_work(settings: Settings, seen: Observation) -> float:
-    """Prefill work rate one start-up ahead, in workers kept busy: the larger of two windows, and no trend.
-
-    Extrapolating a trend was tried, and cost a fifth more for nothing (research/autoscaling.md §4.2).
-    """
+def present_work(settings: Settings, seen: Observation) -> float:
+    """Prefill work rate, in workers kept busy: the larger of two windows."""
     spans = (settings.method.short_s, settings.method.long_s)
     return max(work_rate(settings.performance, seen.demand, seen.now_s, span) for span in spans)
+
+
+def certain_work_growth(settings: Settings, seen: Observation) -> float:
+    """How much that rate will at least have grown one start-up ahead, if it is on a ramp."""
+    method = settings.method
+    recent = seen.demand.spans(seen.now_s, TREND_STEP_S, method.long_s // TREND_STEP_S)
+    values = [work_of(settings.performance, one) / TREND_STEP_S for one in recent]
+    # The short window lags by half its length.
+    return certain_growth(values, TREND_STEP_S, seen.prefill.startup_s + method.short_s / 2)
 
 
 def work_rate(model: PerformanceModel, demand: DemandHistory, now_s: float, span_s: float) -> float:

@@ -68,8 +68,8 @@ class Method:
             grown by that factor.
         replay_share: part of the miss budget that the replay may use up; the rest is margin.
         residency_s: window of completions that tells the residency.
-        forecast_share: quantile of past realised / forecast that a forecast is raised by.
-        prefill_prior, decode_prior: that factor while too little is known.
+        forecast_share: quantile of past forecast errors that a forecast is raised by.
+        prefill_prior, decode_prior: factor on a forecast while too few errors are known.
         budget_share: part of the miss budget at which the outer loop is at rest.
         budget_gain: outer-loop speed, per second and unit of miss share.
         stale_s: newest bin older than this: hold.
@@ -85,7 +85,7 @@ class Method:
     replay_jump: float = 1.1
     replay_share: float = 0.5
     residency_s: int = 600
-    forecast_share: float = 0.95
+    forecast_share: float = 0.99
     prefill_prior: float = 1.25
     decode_prior: float = 1.15
     budget_share: float = 0.6

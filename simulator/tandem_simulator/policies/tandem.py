@@ -32,7 +32,7 @@ class TandemPolicy:
         self._steps = prefill_steps(workload.new, settings.performance.step_tokens)
         self._demand, self._memory = DemandHistory(), Memory()
         self._reported_s = 0
-        self._arrived = self._ended = 0
+        self._ended = 0
         self._decisions: list[Decision] = []
 
     def decide(self, view: View) -> Sizes:
@@ -73,16 +73,15 @@ class TandemPolicy:
         if not seconds:
             return
         bins = {second: Bin(second, held_s=view.sequences, held_kv_s=view.kv_tokens) for second in seconds}
-        self._report_arrivals(bins, until_s)
+        self._report_arrivals(bins)
         self._report_ended(bins, until_s)
         for one in bins.values():
             self._demand.add_bin(one)
         self._demand.trim(until_s)
         self._reported_s = until_s
 
-    def _report_arrivals(self, bins: dict[int, Bin], until_s: int) -> None:
+    def _report_arrivals(self, bins: dict[int, Bin]) -> None:
         trace = self._workload.trace
-        high = int(np.searchsorted(trace.arrival_s, until_s))
         for second, one in bins.items():
             low, end = (int(place) for place in np.searchsorted(trace.arrival_s, (second, second + 1)))
             if end == low:
@@ -94,7 +93,6 @@ class TandemPolicy:
             one.square_tokens = float(self._workload.square[part].sum())
             one.prompt_tokens = float(trace.input_tokens[part].sum())
             self._demand.add_arrivals(self._records(low, end))
-        self._arrived = high
 
     def _records(self, low: int, end: int) -> list[Arrival]:
         """Records of one second: all, or an even sample of fifty that stand for the rest."""

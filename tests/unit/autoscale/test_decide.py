@@ -222,7 +222,7 @@ def test_a_decision_explains_itself_in_status_and_in_one_sentence():
     decision = decided(seen(steady(20.0)))
     status = decision.to_status()["prefill"]
     assert status["bound"] == "need"
-    assert set(status["terms"]) == {"workRate", "forecastRatio", "replay", "backlog"}
+    assert set(status["terms"]) == {"workRate", "expected", "replay", "backlog"}
     assert decision.prefill.explain("prefill", 1).startswith(f"prefill 1 → {decision.prefill.workers}: needs")
 
 
