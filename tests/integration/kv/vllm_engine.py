@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,10 @@ class Engine:
     run_dir: Path
     kv: dict[str, Any] | None = None
     client: httpx.Client = field(init=False)
+    _command: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._command = self.process.args  # type: ignore[assignment]  # a list of str: `launch` takes nothing else
         self.client = httpx.Client(base_url=f"http://{self.address}:{self.port}", timeout=60, trust_env=False)
 
     def wait_ready(self) -> None:
@@ -85,6 +87,11 @@ class Engine:
         if self.process.poll() is None:
             os.killpg(self.process.pid, with_signal)
 
+    def restart(self) -> None:
+        """Start it anew at the same addresses. Does not wait until it is ready."""
+        self.process.wait(10)
+        self.process = launch(self._command, self.log)
+
     def stop(self) -> None:
         self.kill(signal.SIGTERM)
         try:
@@ -119,7 +126,7 @@ def write_keys(directory: Path) -> Path:
 
 def make_tiny_model(python: str, directory: Path) -> Path:
     command = [python, "-m", "tandem_worker.tiny_model", str(directory)]
-    subprocess.run(command, check=True, env=build_environment({}), timeout=120)
+    subprocess.run(command, check=True, env=build_environment({}), timeout=120, stdout=subprocess.DEVNULL)
     return directory
 
 
@@ -137,14 +144,17 @@ def build_environment(extra: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def start_engine(python: str, model: Path, work_dir: Path, address: str, role: str | None, **settings: Any) -> Engine:
+def start_engine(  # one argument more than the rule, and all of them what an engine is
+    python: str, model: Path, work_dir: Path, address: str, role: str | None, tp_size: int = 1, **settings: Any
+) -> Engine:
     """`role`: prefill, decode or None for a plain engine. `settings` are added to the connector's own."""
     work_dir.mkdir(parents=True, exist_ok=True)
     port = find_free_port(address)
     command = [
         python, "-m", "tandem_worker.engines.vllm_main", "serve", str(model),
         "--served-model-name", "m", "--host", address, "--port", str(port), "--max-model-len", "2048",
-        "--enforce-eager", "--max-num-seqs", "8", "--distributed-executor-backend", "uni",
+        "--enforce-eager", "--max-num-seqs", "8", "--distributed-executor-backend", "mp" if tp_size > 1 else "uni",
+        "--tensor-parallel-size", str(tp_size),
         "--kv-cache-memory-bytes", "64M", "--block-size", str(BLOCK_TOKENS), "--enable-prompt-tokens-details",
         "--dtype", DTYPE,
     ]  # fmt: skip
@@ -164,11 +174,15 @@ def start_engine(python: str, model: Path, work_dir: Path, address: str, role: s
         }
         command += ["--kv-transfer-config", json.dumps(transfer)]
     log = work_dir / "vllm.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+    return Engine(address, port, launch(command, log), log, work_dir, kv)
+
+
+def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Its own session, so that all of an engine's processes can be signalled together."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
             command, env=build_environment({}), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    return Engine(address, port, process, log, work_dir, kv)
 
 
 def prefill(engine: Engine, prompt: list[int], **body: Any) -> dict[str, Any]:

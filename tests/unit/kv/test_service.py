@@ -2,13 +2,13 @@
 
 import base64
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from integration.kv.relay import Relay
 from unit.kv.rank import ADDRESS, BLOCK_BYTES, TOKENS, Rank, running_rank
 
 from tandem_worker.kv.decode_side import Peer
@@ -184,55 +184,6 @@ async def test_a_dead_address_fails_fast_and_opens_the_circuit(decode: Rank, pre
     assert stats["circuits_open"] == [f"{ADDRESS}:{dead.port}"]
     assert stats["failures"]["circuit_open"] >= 1
     assert set(stats["failures"]) == {"connect_failed", "circuit_open"}
-
-
-class Relay:
-    """Stands between two ranks and breaks what passes. Counts bytes from prefill to decode over all connections."""
-
-    def __init__(self, target: tuple[str, int], after_bytes: int, *, is_black_hole: bool) -> None:
-        self._target = target
-        self._budget = after_bytes
-        self._is_black_hole = is_black_hole
-        self._listener = socket.create_server((ADDRESS, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        try:
-            while True:
-                inward, _ = self._listener.accept()
-                outward = socket.create_connection(self._target)
-                self._sockets += [inward, outward]
-                for source, sink, is_counted in ((inward, outward, False), (outward, inward, True)):
-                    threading.Thread(target=self._pump, args=(source, sink, is_counted), daemon=True).start()
-        except OSError:
-            return
-
-    def _pump(self, source: socket.socket, sink: socket.socket, is_counted: bool) -> None:
-        try:
-            while data := source.recv(16384):
-                if is_counted:
-                    self._budget -= len(data)
-                if self._budget <= 0:
-                    if self._is_black_hole:
-                        continue
-                    self.close()
-                    return
-                sink.sendall(data)
-        except OSError:
-            return
-
-    def close(self) -> None:
-        for endpoint in self._sockets:
-            endpoint.close() if endpoint is self._listener else _reset(endpoint)
-
-
-def _reset(endpoint: socket.socket) -> None:
-    try:
-        endpoint.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return
 
 
 @pytest.mark.parametrize("is_black_hole", [False, True])

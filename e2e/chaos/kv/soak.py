@@ -1,0 +1,53 @@
+"""Many requests one after another: does anything grow?"""
+
+import os
+import time
+from pathlib import Path
+
+from integration.kv.vllm_engine import Engine, complete_disaggregated, text_of
+
+from chaos.kv.stage import Outcome, Stage
+
+_MAX_GROWTH_MIB = 24.0
+_MAX_MORE_FILES = 4
+
+
+def soak(stage: Stage, requests: int) -> Outcome:
+    """The first quarter warms up allocators and caches; from there on memory and open files must stay."""
+    warm = max(1, requests // 4)
+    started_s = time.monotonic()
+    _serve(stage, warm)
+    engines = {"prefill": stage.prefill, "decode": stage.decode}
+    before = {name: _footprint(engine) for name, engine in engines.items()}
+    different = _serve(stage, requests - warm)
+    misses = [f"{different} outputs differ"] if different else []
+    notes = []
+    for name, engine in engines.items():
+        files, mib = (now - then for now, then in zip(_footprint(engine), before[name], strict=True))
+        notes.append(f"{name} {mib:+.0f} MiB {files:+.0f} files")
+        if mib > _MAX_GROWTH_MIB or files > _MAX_MORE_FILES:
+            misses.append(f"{name} grew: {mib:.0f} MiB, {files:.0f} files")
+    return Outcome("; ".join(notes), time.monotonic() - started_s, 0, different == 0, misses)
+
+
+def _serve(stage: Stage, requests: int) -> int:
+    """How many outputs differ from those of one engine alone."""
+    different = 0
+    for _ in range(requests):
+        prompt = stage.make_prompt(stage.rng.randrange(33, 400))
+        together = text_of(complete_disaggregated(stage.prefill, stage.decode, prompt, max_tokens=8))
+        different += together != text_of(stage.plain.complete(prompt, max_tokens=8))
+    return different
+
+
+def _footprint(engine: Engine) -> tuple[float, float]:
+    """(open files, resident MiB) of all processes of an engine's session."""
+    files, pages = 0, 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == engine.process.pid:
+                files += len(list((folder / "fd").iterdir()))
+                pages += int((folder / "statm").read_text().split()[1])
+        except (ProcessLookupError, FileNotFoundError):
+            continue  # it ended while we looked
+    return files, pages * os.sysconf("SC_PAGE_SIZE") / 2**20
