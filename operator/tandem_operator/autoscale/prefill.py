@@ -37,7 +37,8 @@ def plan_prefill(
         Term("replay", by_replay, "workers"),
         Term("backlog", drain, "workers"),
     )
-    return Target(max(by_replay, ceil(base)) + ceil(drain), terms), replayed
+    # The slack that the replay asks for may serve the backlog first.
+    return Target(max(by_replay, ceil(base + drain)), terms), replayed
 
 
 def _is_fresh(settings: Settings, seen: Observation, base: float, last: Replayed) -> bool:

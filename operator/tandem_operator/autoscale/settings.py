@@ -52,10 +52,6 @@ class Handover:
     base_s: float = 0.05
     per_token_s: float = 0.0
 
-    def seconds(self, prompt_tokens: float) -> float:
-        """For a prompt of that many tokens."""
-        return self.base_s + self.per_token_s * prompt_tokens
-
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -130,7 +126,3 @@ class Settings:
             )
         if self.max_step is not None and self.max_step < 1:
             raise BadSettingsError(f"max_step is {self.max_step}: give at least 1, or leave it out")
-
-    def limits(self, role: Role) -> PoolLimits:
-        """Bounds of a pool."""
-        return self.prefill if role == "prefill" else self.decode
