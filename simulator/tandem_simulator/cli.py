@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "simulate",
         help="replay a trace against a fleet and a scaling policy",
-        description="Replay a trace through Tandem's own routing and scaling code, on modelled engines.",
+        description="Replay a trace through Tandem's own queue order and scaling code, on modelled engines.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
