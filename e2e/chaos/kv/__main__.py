@@ -27,6 +27,7 @@ SCENARIOS: dict[str, Scenario] = {
     "no fault, 12 prompts": equality.serve_prompts_of_many_lengths,
     "32 requests at once": equality.serve_many_at_once,
     "corrupted bytes (control)": equality.destroy_bytes,
+    "none, tensor parallel 2": equality.split_over_ranks,
     "ticket expired": tickets.expire,
     "ticket replayed": tickets.replay,
     "ticket forged": tickets.forge_signature,

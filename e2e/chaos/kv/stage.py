@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,7 @@ class Stage:
     victim: Engine
     decode: Engine
     corrupting: Engine
+    start: Callable[..., Engine]  # one more engine of a role, gone with the others
     rng: random.Random
 
     def make_prompt(self, tokens: int) -> list[int]:
@@ -117,7 +118,7 @@ def running_stage(python: str, folder: Path, seed: int) -> Iterator[Stage]:
         slow = {"chunk_bytes": 64 << 10, "chunk_delay_s_for_test": CHUNK_DELAY_S, "lease_s": VICTIM_LEASE_S}
         stage = Stage(
             start(None), start("prefill"), start("prefill", **slow), start("decode"),
-            start("decode", corrupt_for_test=True), random.Random(seed),  # noqa: S311  # prompts, not secrets
+            start("decode", corrupt_for_test=True), start, random.Random(seed),  # noqa: S311  # prompts, not secrets
         )  # fmt: skip
         for engine in engines:
             engine.wait_ready()

@@ -88,6 +88,7 @@ class Wire:
     sending: p.StartSend | None = None
     receiving: d.Receive | None = None
     moved: int = 0
+    is_sent: bool = False
     send_fails: bool = False
     receive_fails: bool = False
 
@@ -185,6 +186,8 @@ class World:
             self._end_send(wire, "aborted")
         elif wire.receive_fails and wire.receiving:
             self._end_receive(link, wire, "peer_eof")
+        elif wire.sending and wire.is_sent:
+            self._end_send(wire, None)
         elif wire.sending and wire.receiving and not wire.is_black_hole:
             self._copy_block(link, wire)
 
@@ -288,7 +291,9 @@ class World:
             self._write(wire.receiving.job.key, ours[wire.moved], self.prefill_memory.get(theirs[wire.moved], GARBAGE))
             wire.moved += 1
         if wire.moved == len(theirs):
-            self._end_send(wire, None)
+            wire.is_sent = True
+            if wire.sending.transfer % 2:  # else the receiver is told first, and may ask again before the sender knows
+                self._end_send(wire, None)
             self._end_receive(link, wire, None)
 
     def _write(self, key: str, block: int, content: str) -> None:
@@ -298,7 +303,7 @@ class World:
 
     def _end_send(self, wire: Wire, fault: str | None) -> None:
         assert wire.sending is not None
-        order, wire.sending = wire.sending, None
+        order, wire.sending, wire.is_sent = wire.sending, None, False
         self.on_prefill(self.provider.on_sent(wire.connection, order.transfer, fault, self.now_s))
 
     def _end_receive(self, link: int, wire: Wire, fault: str | None) -> None:

@@ -176,16 +176,42 @@ def test_a_pull_that_waits_for_its_lease_is_forgotten_with_its_session() -> None
     assert world.freed["r1"] == 1, "decode gave the ticket up, and said so on its next session"
 
 
-def test_a_second_pull_during_a_transfer_ends_the_session() -> None:
+def test_a_pull_that_overtakes_the_word_that_the_last_one_was_sent_is_served_after_it() -> None:
+    world = World()
+    open_session(world)
+    world.do_prefill("r1", [5])
+    world.do_prefill("r2", [6])
+    connection = world.wires[max(world.wires)].connection
+    first = Pull(transfer=8, ticket=build_ticket("e1", "r1", [5]), blocks=[[5]], heads=[(0, 2)])
+    second = Pull(transfer=9, ticket=build_ticket("e1", "r2", [6]), blocks=[[6]], heads=[(0, 2)])
+    world.provider.on_message(connection, first, world.now_s)
+    assert world.provider.on_message(connection, second, world.now_s) == []
+
+    actions = world.provider.on_sent(connection, 8, None, world.now_s)
+
+    assert [action.transfer for action in actions if isinstance(action, p.StartSend)] == [9]
+
+
+def test_a_third_pull_during_a_transfer_ends_the_session() -> None:
     world = World()
     open_session(world)
     world.do_prefill("r1", [5])
     connection = world.wires[max(world.wires)].connection
     pull = Pull(transfer=9, ticket=build_ticket("e1", "r1", [5]), blocks=[[5]], heads=[(0, 2)])
     world.provider.on_message(connection, pull, world.now_s)
+    world.provider.on_message(connection, pull, world.now_s)
     actions = world.provider.on_message(connection, pull, world.now_s)
     assert p.Close(connection) in actions
     assert p.Failed("protocol_error") in actions
+
+
+def test_a_second_pull_while_the_first_awaits_its_lease_ends_the_session() -> None:
+    world = World()
+    open_session(world)
+    connection = world.wires[max(world.wires)].connection
+    pull = Pull(transfer=9, ticket=build_ticket("e1", "r1", [5]), blocks=[[5]], heads=[(0, 2)])
+    world.provider.on_message(connection, pull, world.now_s)
+    assert p.Failed("protocol_error") in world.provider.on_message(connection, pull, world.now_s)
 
 
 def test_one_peer_too_many_is_told_so() -> None:

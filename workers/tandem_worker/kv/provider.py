@@ -105,6 +105,7 @@ class _Peer:
     engine: Engine | None = None
     chunk_bytes: int = 0
     is_attached: bool = False
+    next_pull: Pull | None = None  # came before our own thread had said that the last one was sent
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ class Provider:
             case Hello() if peer.engine is None:
                 return self._meet(connection, peer, message)
             case Pull() if peer.is_attached:
-                return self._pull(connection, message, now_s)
+                return self._pull(connection, peer, message, now_s)
             case Release() if peer.engine is not None:
                 return self._release(peer.engine, message, now_s)
             case Ping() if peer.engine is not None:
@@ -174,8 +175,7 @@ class Provider:
         if self._peers.pop(connection, None) is None:
             return []
         self._waiting = [pull for pull in self._waiting if pull.connection != connection]
-        is_sending = any(key[0] == connection for key in self._sends)
-        return [StopSend(connection)] if is_sending else []
+        return [StopSend(connection)] if self._is_sending(connection) else []
 
     def on_sent(self, connection: int, transfer: int, fault: str | None, now_s: float) -> list[ProviderAction]:
         """The transport is through with a StartSend; it reads those blocks no more."""
@@ -183,7 +183,11 @@ class Provider:
         actions = _freed(self.leases.unpin(request_id, now_s))
         if fault is not None:
             actions.append(Failed(f"send_{fault}"))
-            actions += self._drop(connection, None)
+            return actions + self._drop(connection, None)
+        peer = self._peers.get(connection)
+        if peer is not None and peer.next_pull is not None:
+            pull, peer.next_pull = peer.next_pull, None
+            actions += self._pull(connection, peer, pull, now_s)
         return actions
 
     def on_lease(self, request_id: str, blocks: Iterable[Iterable[int]], now_s: float) -> list[ProviderAction]:
@@ -242,18 +246,21 @@ class Provider:
             return counted
         return [*self.on_close(connection), Close(connection), *counted]
 
-    def _pull(self, connection: int, pull: Pull, now_s: float) -> list[ProviderAction]:
-        if self._is_busy(connection):
-            return self._drop(connection, "protocol_error")  # one transfer at a time per session
+    def _pull(self, connection: int, peer: _Peer, pull: Pull, now_s: float) -> list[ProviderAction]:
+        """One transfer at a time per session. The peer may have all bytes of the last one before we know that."""
+        if peer.next_pull or any(wait.connection == connection for wait in self._waiting):
+            return self._drop(connection, "protocol_error")
+        if self._is_sending(connection):
+            peer.next_pull = pull
+            return []
         try:
             ticket = self._redeem(pull.ticket)
         except TicketError as error:
             return _reject(connection, pull, error.reason, str(error))
         return self._serve(connection, pull, ticket, now_s)
 
-    def _is_busy(self, connection: int) -> bool:
-        is_sending = any(key[0] == connection for key in self._sends)
-        return is_sending or any(wait.connection == connection for wait in self._waiting)
+    def _is_sending(self, connection: int) -> bool:
+        return any(key[0] == connection for key in self._sends)
 
     def _redeem(self, fields: dict[str, object]) -> Ticket:
         ticket = read_ticket(fields, self.me.fleet, self.signer)
