@@ -48,7 +48,7 @@ def parse_options() -> argparse.Namespace:
         "--streams", type=int, default=2000, help="open streams for the memory reading; 0 leaves it out"
     )
     parser.add_argument("--peers", nargs="+", choices=names, default=names, help="routers to measure")
-    parser.add_argument("--write", action="store_true", help=f"keep the results in {RESULTS.name}/")
+    parser.add_argument("--write", action="store_true", help=f"keep the results in bench/{RESULTS.name}")
     return parser.parse_args()
 
 
@@ -75,7 +75,7 @@ def render(report: Report, options: argparse.Namespace) -> str:
     return "\n\n".join(
         (
             "# Router: cost beside its peers",
-            f"Written by `make bench-router`: medians of {options.rounds} interleaved rounds, one core for the router and "
+            f"Written by `make bench-router`: medians of {options.rounds} interleaved rounds, one core for the router, "
             f"one for clients and engines; memory with {options.streams} open streams. × is the ratio to ours. "
             f"{versions}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
             reporting.table(report),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -76,9 +76,9 @@ def of(report: Report, peer: str, scenario: str) -> list[Reading]:
     return [one for one in report.readings if (one.peer, one.scenario) == (peer, scenario)]
 
 
-def middle(values: Sequence[float | None] | object) -> float | None:
+def middle(values: Iterable[float | None]) -> float | None:
     """Median of those that are known; None when none is."""
-    known = [value for value in values if value is not None]  # type: ignore[attr-defined]
+    known = [value for value in values if value is not None]
     return median(known) if known else None
 
 

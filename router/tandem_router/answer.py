@@ -85,12 +85,9 @@ async def open_answer(pool: UpstreamPool, worker: Worker, request: bytes, timeou
         LegError: none came, or it is an error that another worker may not have.
     """
     try:
-        async with asyncio.timeout(timeout_s):
-            exchange, head = await pool.open(worker.endpoint, request, worker.exchanges)
+        exchange, head = await pool.open(worker.endpoint, request, worker.exchanges, timeout_s=timeout_s)
     except UpstreamError as error:
         raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
-    except TimeoutError as error:
-        raise LegError(worker, f"no first byte within {timeout_s:g} s") from error
     answer = Answer(worker, exchange, head)
     if head.status in RETRIABLE or not (200 <= head.status < 300 or head.status >= 400):
         answer.close()

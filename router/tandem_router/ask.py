@@ -4,7 +4,7 @@ The engine gets the client's bytes. Only named keys change: they are inserted af
 client did not set them, and only otherwise is the body serialised anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ REFUSED_KEYS = {
 }
 _INTEGERS = ("n", "best_of", "max_tokens", "max_completion_tokens", "min_tokens", "prompt_logprobs")
 _BOOLEANS = ("stream", "echo", "use_beam_search")
+_WHOLE_KEYS = frozenset(("n", "best_of", "echo", "prompt_logprobs", "prompt", "use_beam_search"))
 
 PREFILL_KV_PARAMS = {"do_remote_decode": True, "do_remote_prefill": False}
 BYTES_PER_TOKEN = 4  # of English text; only costs are estimated with it
@@ -61,12 +62,10 @@ def parse_ask(path: str, body: bytes) -> Ask:
         BadRequestError: not a JSON object, a field of the wrong type, or one that only Tandem may set.
     """
     fields = _parse_object(body)
-    for key, why in REFUSED_KEYS.items():
-        if key in fields:
-            raise BadRequestError(
-                f"`{key}` may not be set by clients: {why}. Remove it.", code="field_refused", param=key
-            )
-    _check_types(fields)
+    for key, value in fields.items():
+        check = _CHECKS.get(key)
+        if check is not None:
+            check(key, value)
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequestError("`model` is missing: name one of GET /v1/models.", code="model_missing", param="model")
@@ -92,18 +91,34 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _check_types(fields: Mapping[str, Any]) -> None:
-    # The engine coerces "2" to 2 and "true" to true; what we cannot read the same way we refuse.
-    for key in _INTEGERS:
-        value = fields.get(key)
-        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if value is not None and (isinstance(value, bool) or not is_whole):
-            raise BadRequestError(f"`{key}` must be an integer.", code="invalid_type", param=key)
-    for key in _BOOLEANS:
-        if not isinstance(fields.get(key), bool | None):
-            raise BadRequestError(f"`{key}` must be true or false.", code="invalid_type", param=key)
-    if not isinstance(fields.get("stream_options"), dict | None):
-        raise BadRequestError("`stream_options` must be an object.", code="invalid_type", param="stream_options")
+def _refuse(key: str, _: object) -> None:
+    why = REFUSED_KEYS[key]
+    raise BadRequestError(f"`{key}` may not be set by clients: {why}. Remove it.", code="field_refused", param=key)
+
+
+# The engine coerces "2" to 2 and "true" to true; what we cannot read the same way we refuse.
+def _require_integer(key: str, value: object) -> None:
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if value is not None and (isinstance(value, bool) or not is_whole):
+        raise BadRequestError(f"`{key}` must be an integer.", code="invalid_type", param=key)
+
+
+def _require_boolean(key: str, value: object) -> None:
+    if not isinstance(value, bool | None):
+        raise BadRequestError(f"`{key}` must be true or false.", code="invalid_type", param=key)
+
+
+def _require_object(key: str, value: object) -> None:
+    if not isinstance(value, dict | None):
+        raise BadRequestError(f"`{key}` must be an object.", code="invalid_type", param=key)
+
+
+_CHECKS: dict[str, Callable[[str, object], None]] = {
+    **dict.fromkeys(REFUSED_KEYS, _refuse),
+    **dict.fromkeys(_INTEGERS, _require_integer),
+    **dict.fromkeys(_BOOLEANS, _require_boolean),
+    "stream_options": _require_object,
+}
 
 
 def _wants_usage(fields: Mapping[str, Any]) -> bool:
@@ -113,17 +128,19 @@ def _wants_usage(fields: Mapping[str, Any]) -> bool:
 
 def whole_reason(fields: Mapping[str, Any]) -> str | None:
     """Why prefill and decode of this request must stay on one worker (DESIGN §10), or None."""
+    if not _WHOLE_KEYS.isdisjoint(fields):
+        rules = (
+            ((fields.get("n") or 1) != 1, "n"),
+            ((fields.get("best_of") or 1) != 1, "best_of"),
+            (bool(fields.get("echo")), "echo"),
+            (fields.get("prompt_logprobs") is not None, "prompt_logprobs"),
+            (isinstance(fields.get("prompt"), list), "prompt_list"),
+            (bool(fields.get("use_beam_search")), "beam_search"),
+        )
+        if reason := next((name for is_true, name in rules if is_true), None):
+            return reason
     limit = fields.get("max_completion_tokens") or fields.get("max_tokens")
-    rules = (
-        ((fields.get("n") or 1) != 1, "n"),
-        ((fields.get("best_of") or 1) != 1, "best_of"),
-        (bool(fields.get("echo")), "echo"),
-        (fields.get("prompt_logprobs") is not None, "prompt_logprobs"),
-        (isinstance(fields.get("prompt"), list), "prompt_list"),
-        (bool(fields.get("use_beam_search")), "beam_search"),
-        (limit == 1, "max_tokens"),
-    )
-    return next((name for is_true, name in rules if is_true), None)
+    return "max_tokens" if limit == 1 else None
 
 
 def prompt_bytes(fields: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """The life of one accepted request: placed, prefilled, decoded, relayed. Faults are met as DESIGN §8 says."""
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,7 +90,7 @@ class Call:
         ask = order.ask
         blocks = hash_blocks(ask.prompt, order.fleet.index_seed)
         self._errand = Errand(ask.prompt_tokens, blocks, ask.whole_reason)
-        self._id = uuid.uuid4().hex
+        self._id = secrets.token_hex(16)
         self._legs = 0
         self._queued_s = 0.0
         self._lease: tuple[Worker, str] | None = None  # KV that a prefill worker may be keeping for us

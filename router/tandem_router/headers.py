@@ -1,7 +1,7 @@
 """Which headers cross the router, in both directions. No I/O."""
 
 from tandem_router.errors import BadRequestError, MediaTypeError
-from tandem_router.http1.messages import Headers, end_to_end
+from tandem_router.http1.messages import HOP_BY_HOP, Headers, end_to_end
 
 REQUEST_ID = b"x-request-id"
 TIMEOUT_MS = b"x-request-timeout-ms"
@@ -9,10 +9,10 @@ SERVED_BY = b"x-served-by"
 
 _REFUSED_PREFIXES = (b"x-tandem-", b"x-data-parallel-", b"x-gateway-destination-")
 _REFUSED = frozenset((b"x-prefiller-host-port", b"x-prefiller-hosts-ports", b"x-kv-transfer-params"))
-_REPLACED = frozenset(
-    (b"host", b"content-length", b"authorization", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS)
-)
-_ANSWER_DROPPED = frozenset((b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY))
+_NOT_FORWARDED = HOP_BY_HOP | {
+    b"host", b"content-length", b"authorization", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS,
+}  # fmt: skip
+_NOT_ANSWERED = HOP_BY_HOP | {b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY}
 
 
 def require_json(content_type: bytes | None) -> None:
@@ -34,7 +34,7 @@ def engine_headers(headers: Headers) -> Headers:
             raise BadRequestError(
                 f"The header {name} may not be set by clients. Remove it.", code="header_refused", param=name
             )
-    return [(key, value) for key, value in end_to_end(headers) if key.lower() not in _REPLACED]
+    return end_to_end(headers, _NOT_FORWARDED)
 
 
 def leg_headers(base: Headers, *, transport_id: str, bearer: str | None, remaining_s: float) -> Headers:
@@ -50,7 +50,7 @@ def leg_headers(base: Headers, *, transport_id: str, bearer: str | None, remaini
 
 def client_headers(headers: Headers, *, request_id: bytes | None, served_by: str) -> Headers:
     """The worker's headers as the client sees them, framing left to the writer."""
-    kept = [(key, value) for key, value in end_to_end(headers) if key.lower() not in _ANSWER_DROPPED]
+    kept = end_to_end(headers, _NOT_ANSWERED)
     if request_id is not None:
         kept.append((b"X-Request-Id", request_id))
     kept.append((b"X-Served-By", served_by.encode()))

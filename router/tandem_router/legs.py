@@ -55,12 +55,11 @@ async def run_prefill(
     """
     request = encode_request(b"POST", path.encode(), worker.endpoint.authority, headers, body)
     try:
-        async with asyncio.timeout(timeout_s):
-            answer = await pool.fetch(worker.endpoint, request, MAX_PREFILL_ANSWER_BYTES, worker.exchanges)
+        answer = await pool.fetch(
+            worker.endpoint, request, MAX_PREFILL_ANSWER_BYTES, worker.exchanges, timeout_s=timeout_s
+        )
     except UpstreamError as error:
         raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
-    except TimeoutError as error:
-        raise LegError(worker, f"no prefill within {timeout_s:g} s") from error
     return read_prefill(worker, answer)
 
 

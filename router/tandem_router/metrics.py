@@ -22,7 +22,8 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Count one value; a negative one (clock noise) counts as zero."""
-        value = max(0.0, value)
+        if value < 0.0:
+            value = 0.0
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 

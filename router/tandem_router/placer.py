@@ -61,20 +61,25 @@ class Placer:
             UpstreamFailedError: every worker that could answer has already failed this request.
         """
         usable = fleet.usable(now_s)
-        revision = choose_revision(
-            readiness(usable), fleet.spec.weights, self._draw(), has_prefill=fleet.spec.has_prefill
-        )
-        if revision is None:
-            return None
-        workers = [worker for worker in usable if worker.spec.kv_revision == revision]
+        revision, workers = self._of_one_revision(fleet, usable)
         decodes = [worker for worker in workers if not worker.is_prefill]
-        if all(errand.is_refused_by(worker) for worker in decodes):
+        if revision is None or not decodes:
+            return None
+        if errand.failures and all(errand.is_refused_by(worker) for worker in decodes):
             raise UpstreamFailedError("Every worker that could answer has failed this request.", code="workers_failed")
         decodes = preferred(decodes, errand, now_s)
         decode = decide_decode(errand.tokens, decodes, self._hits(errand, decodes), self._draw())
         if decode is None:
             return None
         return self._with_prefill(fleet, errand, revision, decode, workers, now_s)
+
+    def _of_one_revision(self, fleet: Fleet, usable: list[Worker]) -> tuple[str | None, list[Worker]]:
+        """The kv-revision that serves this request, and its workers; with one revision there is nothing to weigh."""
+        if len({worker.spec.kv_revision for worker in usable}) == 1:
+            return usable[0].spec.kv_revision, usable
+        spec = fleet.spec
+        revision = choose_revision(readiness(usable), spec.weights, self._draw(), has_prefill=spec.has_prefill)
+        return revision, [worker for worker in usable if worker.spec.kv_revision == revision]
 
     def replace_prefill(self, fleet: Fleet, errand: Errand, revision: str, now_s: float) -> Claim | None:
         """Another prefill worker that can start now, None if there is none."""
@@ -121,5 +126,5 @@ class Placer:
 
 def preferred(workers: list[Worker], errand: Errand, now_s: float) -> list[Worker]:
     """Those that have not failed this request, without those that failed others a moment ago unless all did."""
-    able = [worker for worker in workers if not errand.has_failed(worker)]
+    able = [worker for worker in workers if not errand.has_failed(worker)] if errand.failures else workers
     return [worker for worker in able if not worker.is_avoided(now_s)] or able

@@ -73,6 +73,8 @@ class EventStream:
 
 def end_of_last_event(data: bytes) -> int:
     """Index after the last empty line, 0 if there is none."""
+    if data.endswith(b"\n\n"):  # as nearly every read does
+        return len(data)
     lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
     return max(lf + 2 if lf >= 0 else 0, crlf + 3 if crlf >= 0 else 0)
 

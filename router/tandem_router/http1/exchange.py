@@ -1,8 +1,7 @@
 """One request to a worker and its response: waited for, held, relayed, or given up."""
 
 import asyncio
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tandem_router.http1.messages import ResponseHead
 
@@ -23,12 +22,15 @@ class WorkerLostError(UpstreamError):
     """The worker was given up while it worked: it is not seen alive any more, or it has been silent for too long."""
 
 
+class SilentError(UpstreamError):
+    """The worker did not answer in time."""
+
+
 class ResponseTooLargeError(UpstreamError):
     """The answer is larger than its reader allows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where an HTTP server listens. `host` is an IP address, or a name for the resolver."""
 
     host: str
@@ -138,8 +140,9 @@ class Exchange:
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_s = self._loop.time()
-        if self._sink is not None:
-            self._sink.on_body(data)
+        sink = self._sink
+        if sink is not None:
+            sink.on_body(data)
             return
         self._held.append(data)
         self._held_bytes += len(data)

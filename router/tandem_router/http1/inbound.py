@@ -7,12 +7,13 @@ half, is gone: its request is cancelled at once.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
 from tandem_router.errors import BadRequestError, RequestError, RequestTooSlowError
 from tandem_router.http1.messages import Headers, Request, encode_response_head
+from tandem_router.http1.reading import BufferedReader
 from tandem_router.http1.strict import Limits, check_head
 from tandem_router.http1.writer import ResponseWriter
 
@@ -35,6 +36,10 @@ class Home(Protocol):
         """What a client may send."""
 
     @property
+    def read_buffer(self) -> memoryview:
+        """Where its connections read."""
+
+    @property
     def draining(self) -> bool:
         """No request follows the one in flight."""
 
@@ -45,10 +50,11 @@ class Home(Protocol):
         """A connection is closed."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(BufferedReader):
     """One connection of a client."""
 
     def __init__(self, listener: Home) -> None:
+        super().__init__(listener.read_buffer)
         self._listener = listener
         self._limits = listener.limits
         self._loop = asyncio.get_running_loop()
@@ -66,16 +72,16 @@ class ClientConnection(asyncio.Protocol):
         self._headers: Headers = []
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._head_bytes = 0
+        self._head_bytes = 0  # received, of a head that is not complete
+        self._header_bytes = 0  # of the headers that have been parsed
         self._has_head = False
         self._in_message = False
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not subclasses of it
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._due_s = self._loop.time() + self._limits.header_timeout_s
         self._listener.add(self)
 
@@ -127,6 +133,7 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._has_head:  # trailers are read and dropped
             self._headers.append((name, value))
+            self._header_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         self._has_head = True
@@ -191,12 +198,13 @@ class ClientConnection(asyncio.Protocol):
         self._body = []
         self._body_bytes = 0
         self._head_bytes = 0
+        self._header_bytes = 0
         self._has_head = False
         self._in_message = True
 
     def _check_head(self) -> None:
         limits = self._limits
-        limits.check_head_size(len(self._url) + sum(len(key) + len(value) + 4 for key, value in self._headers))
+        limits.check_head_size(len(self._url) + self._header_bytes)
         parser = self._parser
         self._awaits_continue = check_head(parser.get_method(), parser.get_http_version(), self._headers, limits)
         self._due_s = self._loop.time() + self._limits.body_timeout_s

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from tandem_router.http1.inbound import ClientConnection, Handler
+from tandem_router.http1.reading import new_read_buffer
 from tandem_router.http1.strict import Limits
 
 
@@ -15,6 +16,7 @@ class Listener:
     limits: Limits
     connections: "set[ClientConnection]" = field(default_factory=set)
     draining: bool = False
+    read_buffer: memoryview = field(default_factory=new_read_buffer)
     _emptied: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, connection: "ClientConnection") -> None:

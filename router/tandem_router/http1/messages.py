@@ -7,6 +7,7 @@ Headers = list[tuple[bytes, bytes]]  # in the order and the letter case in which
 
 REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
 
+NO_TOKENS: frozenset[bytes] = frozenset()
 HOP_BY_HOP = frozenset(
     (
         b"connection",
@@ -63,23 +64,25 @@ class Response:
 
 def find_header(headers: Headers, name: bytes) -> bytes | None:
     """First value of the header `name` (given in lower case), or None."""
+    size = len(name)  # compared first: most names differ in length
     for key, value in headers:
-        if key.lower() == name:
+        if len(key) == size and key.lower() == name:
             return value
     return None
 
 
-def end_to_end(headers: Headers) -> Headers:
-    """`headers` without those that belong to one connection only (RFC 9110 §7.6.1)."""
+def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
+    """`headers` without those in `dropped`, and those that belong to one connection only (RFC 9110 §7.6.1)."""
     named = connection_tokens(headers)
-    return [(key, value) for key, value in headers if (low := key.lower()) not in HOP_BY_HOP and low not in named]
+    if named:
+        dropped |= named
+    return [header for header in headers if header[0].lower() not in dropped]
 
 
 def connection_tokens(headers: Headers) -> frozenset[bytes]:
     """Lower-case tokens of all Connection headers."""
-    return frozenset(
-        token.strip().lower() for key, value in headers if key.lower() == b"connection" for token in value.split(b",")
-    )
+    values = [value for key, value in headers if len(key) == 10 and key.lower() == b"connection"]
+    return frozenset(token.strip().lower() for value in values for token in value.split(b",")) if values else NO_TOKENS
 
 
 def encode_request(method: bytes, target: bytes, host: bytes, headers: Headers, body: bytes) -> bytes:

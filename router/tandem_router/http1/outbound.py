@@ -4,22 +4,25 @@ import asyncio
 import ssl
 from collections import deque
 from dataclasses import dataclass, field
+from typing import cast
 
 from tandem_router.http1.decoder import FramingError, ResponseDecoder
-from tandem_router.http1.exchange import ConnectError, ConnectionBrokenError, Endpoint, Exchange, collect
+from tandem_router.http1.exchange import ConnectError, ConnectionBrokenError, Endpoint, Exchange, SilentError, collect
 from tandem_router.http1.messages import Response, ResponseHead
+from tandem_router.http1.reading import BufferedReader, new_read_buffer
 
 IDLE_REUSE_S = 4.0  # engines' HTTP servers close idle connections after 5 s
 MAX_IDLE_PER_ENDPOINT = 128
 CONNECT_TIMEOUT_S = 1.0
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(BufferedReader):
     """One connection to a worker."""
 
     __slots__ = ("_decoder", "_exchange", "_loop", "_pool", "_transport", "endpoint", "idle_since_s")
 
     def __init__(self, pool: "UpstreamPool", endpoint: Endpoint) -> None:
+        super().__init__(pool.read_buffer)
         self._pool = pool
         self._loop = pool.loop
         self._transport: asyncio.Transport
@@ -54,8 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not subclasses of it
 
     def data_received(self, data: bytes) -> None:
         decoder, exchange = self._decoder, self._exchange
@@ -101,6 +103,7 @@ class UpstreamPool:
     loop: asyncio.AbstractEventLoop
     tls: ssl.SSLContext | None = None
     connect_timeout_s: float = CONNECT_TIMEOUT_S
+    read_buffer: memoryview = field(default_factory=new_read_buffer)
     _idle: dict[Endpoint, deque[UpstreamConnection]] = field(default_factory=dict)
 
     async def open(
@@ -110,8 +113,9 @@ class UpstreamPool:
         inflight: "set[Exchange] | None" = None,
         *,
         head_suffices: bool = False,
+        timeout_s: float | None = None,
     ) -> tuple[Exchange, ResponseHead]:
-        """Send `request` and wait for the first byte of the body.
+        """Send `request` and wait for the first byte of the body, at most `timeout_s`.
 
         A kept-open connection that turns out to be closed is replaced once by a new one. Cancelling closes the
         connection. The exchange is in `inflight` while it is waited for, and stays there if it succeeds.
@@ -124,13 +128,13 @@ class UpstreamPool:
             exchange = Exchange(self.loop, head_suffices=head_suffices)
             connection.send(request, exchange)
             try:
-                return exchange, await self._wait(exchange, inflight)
+                return exchange, await self._wait(exchange, inflight, timeout_s)
             except ConnectionBrokenError:
                 if exchange.head is not None:
                     raise
         exchange = Exchange(self.loop, head_suffices=head_suffices)
         (await self._connect(endpoint)).send(request, exchange)
-        return exchange, await self._wait(exchange, inflight)
+        return exchange, await self._wait(exchange, inflight, timeout_s)
 
     async def fetch(
         self,
@@ -138,29 +142,49 @@ class UpstreamPool:
         request: bytes,
         max_bytes: int = 1 << 20,
         inflight: "set[Exchange] | None" = None,
+        *,
+        timeout_s: float | None = None,
     ) -> Response:
-        """Send `request` and read the whole answer.
+        """Send `request` and read the whole answer, in at most `timeout_s`.
 
         Raises:
             UpstreamError: no whole answer of at most `max_bytes`.
         """
-        exchange, head = await self.open(endpoint, request, inflight)
+        deadline_s = None if timeout_s is None else self.loop.time() + timeout_s
+        exchange, head = await self.open(endpoint, request, inflight, timeout_s=timeout_s)
         try:
-            return Response(head, await collect(exchange, max_bytes))
+            if exchange.is_ended:  # the common case: it came in one piece
+                return Response(head, await collect(exchange, max_bytes))
+            async with asyncio.timeout_at(deadline_s):
+                return Response(head, await collect(exchange, max_bytes))
+        except TimeoutError:
+            raise SilentError(f"no whole answer within {timeout_s:g} s") from None
         finally:
             if inflight is not None:
                 inflight.discard(exchange)
 
-    async def _wait(self, exchange: Exchange, inflight: "set[Exchange] | None") -> ResponseHead:
+    async def _wait(
+        self, exchange: Exchange, inflight: "set[Exchange] | None", timeout_s: float | None
+    ) -> ResponseHead:
         if inflight is not None:
             inflight.add(exchange)
         try:
-            return await exchange.first_byte()
+            return await self._first_byte(exchange, timeout_s)
         except BaseException:
             exchange.abort()
             if inflight is not None:
                 inflight.discard(exchange)
             raise
+
+    async def _first_byte(self, exchange: Exchange, timeout_s: float | None) -> ResponseHead:
+        if timeout_s is None:
+            return await exchange.first_byte()
+        # A timer of the loop, not asyncio.timeout: every leg of every request has one, and hardly any fires.
+        timer = self.loop.call_later(timeout_s, exchange.fail, SilentError(f"no first byte within {timeout_s:g} s"))
+        try:
+            return await exchange.first_byte()
+        finally:
+            timer.cancel()
 
     async def _connect(self, endpoint: Endpoint) -> UpstreamConnection:
         try:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from tandem_router.errors import BadRequestError, BodyTooLargeError, HeadersTooLargeError
 from tandem_router.http1.messages import Headers
 
+_CHECKED = frozenset((b"transfer-encoding", b"content-length", b"expect"))
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -40,10 +42,16 @@ def check_head(method: bytes, version: str, headers: Headers, limits: Limits) ->
         raise malformed("This is no proxy: CONNECT is not served.")
     if version not in ("1.1", "1.0"):
         raise malformed(f"HTTP version {version} is not supported: use HTTP/1.1.")
-    hosts = sum(key.lower() == b"host" for key, _ in headers)
+    hosts, awaits_continue = 0, False
+    for key, value in headers:
+        name = key.lower()
+        if name == b"host":
+            hosts += 1
+        elif name in _CHECKED:
+            awaits_continue |= _check_framing(name, value.lower(), version, limits)
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise malformed("A request has exactly one Host header.")
-    return any([_check_framing(key.lower(), value.lower(), version, limits) for key, value in headers])
+    return awaits_continue
 
 
 def _check_framing(name: bytes, value: bytes, version: str, limits: Limits) -> bool:

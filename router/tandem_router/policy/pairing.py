@@ -82,7 +82,7 @@ def decide_decode(tokens: int, decodes: Sequence[W], hits: Mapping[int, int], dr
         draw: a number in [0, 1) that breaks near ties.
     """
     free = with_free_slot(decodes)
-    return pick(free, [decode_cost(tokens, one, hits) for one in free], draw) if free else None
+    return pick(free, decode_costs(tokens, free, hits), draw) if free else None
 
 
 def decide_prefill(tokens: int, prefills: Sequence[W], hits: Mapping[int, int], draw: float) -> W | None:
@@ -120,18 +120,21 @@ def prefill_costs(tokens: int, workers: Sequence[Candidate], hits: Mapping[int, 
     return [float(amount * (one.running + 1)) for amount, one in zip(work, workers, strict=True)]
 
 
-def decode_cost(tokens: int, worker: Candidate, hits: Mapping[int, int]) -> float:
-    """Cost of decoding on `worker`."""
-    return (missing_tokens(tokens, worker, hits) + STEP_TOKENS) * (worker.running + 1) / max(1, worker.slots)
+def decode_costs(tokens: int, workers: Sequence[Candidate], hits: Mapping[int, int]) -> list[float]:
+    """Costs of decoding, of workers with slots."""
+    return [(missing_tokens(tokens, one, hits) + STEP_TOKENS) * (one.running + 1) / one.slots for one in workers]
 
 
 def missing_tokens(tokens: int, worker: Candidate, hits: Mapping[int, int]) -> int:
     """Prompt tokens that `worker` does not hold; at least 1, which is always computed."""
-    return max(1, tokens - hits.get(worker.bit, 0) * TOKENS_PER_BLOCK)
+    missing = tokens - hits.get(worker.bit, 0) * TOKENS_PER_BLOCK if hits else tokens
+    return missing if missing > 1 else 1
 
 
 def pick(workers: Sequence[W], costs: Sequence[float], draw: float) -> W:
     """The cheapest; among near ties the less busy of two chosen by `draw`, so that routers do not herd."""
+    if len(workers) == 1:
+        return workers[0]
     limit = min(costs) * NEAR_TIE
     near = [one for one, cost in zip(workers, costs, strict=True) if cost <= limit]
     first = int(draw * len(near))
