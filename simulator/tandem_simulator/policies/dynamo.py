@@ -8,10 +8,10 @@ worker is predicted over its objective, and none while one starts. The way down 
 from math import ceil
 from typing import Any
 
-from tandem_core.performance import MS_PER_S
 from tandem_operator.autoscale.settings import Settings
 from tandem_simulator.conditions import Sizes
 from tandem_simulator.meters import ArrivalMeter, View
+from tandem_simulator.policies.capacity import decode_capacity
 
 LOAD_INTERVAL_S = 5.0
 DECODE_FILL = 0.95
@@ -73,16 +73,8 @@ class DynamoPolicy:
         prompt, output = self._prompt.update(seen.mean_prompt), self._output.update(seen.mean_output)
         new = prompt * seen.mean_new / seen.mean_prompt
         busy = rate * self._settings.performance.prefill_s(new)
-        return Sizes(ceil(busy / self._utilization), ceil(rate * output / self._decode_tokens_per_s(prompt, output)))
-
-    def _decode_tokens_per_s(self, prompt: float, output: float) -> float:
-        """Of one worker at the largest batch of mean requests that keeps TPOT, KV and slots."""
-        settings, model = self._settings, self._settings.performance
-        context = prompt + output / 2
-        room_ms = settings.objectives.tpot_s * MS_PER_S - model.d0_ms
-        by_tpot = room_ms / (model.d1_ms + model.d2_ms * context)
-        batch = max(1.0, min(by_tpot, settings.max_sequences, settings.kv_capacity_tokens / (prompt + output)))
-        return self._utilization * batch / model.decode_step_s(batch, batch * context)
+        full = decode_capacity(self._settings, prompt, output).tokens_per_s
+        return Sizes(ceil(busy / self._utilization), ceil(rate * output / (full * self._utilization)))
 
     def _by_load(self, view: View) -> Sizes:
         prefill, decode = view.prefill.desired, view.decode.desired

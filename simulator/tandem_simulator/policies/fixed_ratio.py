@@ -5,10 +5,11 @@ from typing import Any
 
 from tandem_operator.autoscale.settings import Settings
 from tandem_simulator.conditions import Sizes
-from tandem_simulator.meters import View
+from tandem_simulator.meters import ArrivalMeter, View
+from tandem_simulator.policies.capacity import decode_capacity
 
 BAND = 0.10
-TARGET_SHARE = 0.5
+TARGET_SHARE = 0.7
 
 
 class FixedRatioPolicy:
@@ -23,25 +24,33 @@ class FixedRatioPolicy:
     interval_s = 15.0
     sees_staleness = False
 
-    def __init__(self, settings: Settings, start: Sizes, target_share: float = TARGET_SHARE) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, arrivals: ArrivalMeter, start: Sizes, target_share: float = TARGET_SHARE
+    ) -> None:
+        self._settings, self._arrivals, self._share = settings, arrivals, target_share
         self._prefill_per_decode = start.prefill / start.decode
-        full = settings.max_sequences
-        step_s = settings.performance.decode_step_s(full, settings.kv_capacity_tokens * 0.5)
-        self._target_tokens_per_s = target_share * full / step_s
+        self._target_tokens_per_s: float | None = None
 
     def decide(self, view: View) -> Sizes:
         """Within the band nothing changes."""
-        ratio = view.decode_tokens_per_s / max(1, view.decode.ready) / self._target_tokens_per_s
+        target = self._target(view.now_s)
         decode = view.decode.desired
-        if abs(ratio - 1.0) > BAND:
-            decode = max(1, ceil(view.decode_tokens_per_s / self._target_tokens_per_s))
+        if abs(view.decode_tokens_per_s / max(1, view.decode.ready) / target - 1.0) > BAND:
+            decode = max(1, ceil(view.decode_tokens_per_s / target))
         prefill = ceil(decode * self._prefill_per_decode)
         limits = self._settings
         return Sizes(
             min(max(prefill, limits.prefill.awake), limits.prefill.maximum),
             min(max(decode, limits.decode.awake), limits.decode.maximum),
         )
+
+    def _target(self, now_s: float) -> float:
+        """Set once, from the requests seen until the first decision: what its authors take from a load test."""
+        if self._target_tokens_per_s is None:
+            seen = self._arrivals.between(0.0, now_s)
+            full = decode_capacity(self._settings, seen.mean_prompt, seen.mean_output)
+            self._target_tokens_per_s = self._share * full.tokens_per_s
+        return self._target_tokens_per_s
 
     def explain(self) -> list[dict[str, Any]]:
         """Nothing to tell."""

@@ -41,7 +41,7 @@ def parse_policy(name: str, scenario: Scenario, workload: Workload) -> Builder:
         "queue-hpa": lambda _: build_queue_hpa(numbers[0], *bounds),
         "dynamo": lambda _: DynamoPolicy(settings, ArrivalMeter(workload), *numbers),
         "velocity": lambda _: VelocityPolicy(settings, ArrivalMeter(workload), *numbers),
-        "fixed-ratio": lambda _: FixedRatioPolicy(settings, start, *numbers),
+        "fixed-ratio": lambda _: FixedRatioPolicy(settings, ArrivalMeter(workload), start, *numbers),
     }
     return builders[kind]
 

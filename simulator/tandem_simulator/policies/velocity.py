@@ -8,10 +8,10 @@ from collections import deque
 from math import ceil
 from typing import Any
 
-from tandem_core.performance import MS_PER_S
 from tandem_operator.autoscale.settings import Settings
 from tandem_simulator.conditions import Sizes
 from tandem_simulator.meters import ArrivalMeter, Arrived, View
+from tandem_simulator.policies.capacity import decode_capacity
 
 WINDOW_S = 10.0
 HOLD_S = 60.0
@@ -53,13 +53,9 @@ class VelocityPolicy:
         return Sizes(ceil(busy / self._utilization), ceil(released / self._decode_velocity(seen) / self._utilization))
 
     def _decode_velocity(self, seen: Arrived) -> float:
-        """KV tokens per second that one full worker releases: batch / residency × KV of a request."""
-        settings, model = self._settings, self._settings.performance
-        held = seen.mean_prompt + seen.mean_output
-        context = seen.mean_prompt + seen.mean_output / 2
-        by_tpot = (settings.objectives.tpot_s * MS_PER_S - model.d0_ms) / (model.d1_ms + model.d2_ms * context)
-        batch = max(1.0, min(by_tpot, settings.max_sequences, settings.kv_capacity_tokens / held))
-        return batch * held / (max(1.0, seen.mean_output) * model.decode_step_s(batch, batch * context))
+        """KV tokens per second that one full worker releases: requests per second × KV of a request."""
+        full = decode_capacity(self._settings, seen.mean_prompt, seen.mean_output)
+        return full.tokens_per_s / max(1.0, seen.mean_output) * (seen.mean_prompt + seen.mean_output)
 
     def _bounded(self, sizes: Sizes) -> Sizes:
         prefill, decode = self._settings.prefill, self._settings.decode
