@@ -10,12 +10,15 @@ from chaos.kv.stage import Outcome, Stage
 
 _MAX_GROWTH_MIB = 24.0
 _MAX_MORE_FILES = 4
+_LONG_TOKENS, _PROMPTS_THAT_FILL_THE_CACHE = 1500, 16  # 64 MiB hold 16,384 tokens
 
 
 def soak(stage: Stage, requests: int) -> Outcome:
-    """The first quarter warms up allocators and caches; from there on memory and open files must stay."""
+    """Once allocators are warm and every page of the KV caches has been touched, memory and open files must stay."""
     warm = max(1, requests // 4)
     started_s = time.monotonic()
+    for _ in range(_PROMPTS_THAT_FILL_THE_CACHE):
+        complete_disaggregated(stage.prefill, stage.decode, stage.make_prompt(_LONG_TOKENS), max_tokens=1)
     _serve(stage, warm)
     engines = {"prefill": stage.prefill, "decode": stage.decode}
     before = {name: _footprint(engine) for name, engine in engines.items()}
