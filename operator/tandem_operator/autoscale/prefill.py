@@ -37,8 +37,8 @@ def plan_prefill(
         Term("replay", by_replay, "workers"),
         Term("backlog", drain, "workers"),
     )
-    # The slack that the replay asks for may serve the backlog first.
-    return Target(max(by_replay, ceil(base + drain)), terms), replayed
+    # A tenth of a worker's work is left to the slack of the rounding.
+    return Target(max(by_replay, ceil(base)) + max(0, ceil(drain - 0.1)), terms), replayed
 
 
 def _is_fresh(settings: Settings, seen: Observation, base: float, last: Replayed) -> bool:
