@@ -83,6 +83,24 @@ bench-operator: env cluster-binaries ## Spec change to children applied, beside 
 bench-router: env ## CPU and latency of the router beside its peers, paired; needs Go, says which peers are missing.
 	@$(VENV)/python -m bench.router
 
+.PHONY: bench-kv
+bench-kv: env ## KV transfer beside a raw socket, gloo and NIXL, in one run; says which are missing.
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && $$worker -m bench.kv
+
+.PHONY: bench-autoscaler
+bench-autoscaler: env ## Every scaling policy on recorded traffic, in the simulator; FULL=1 for the whole grid.
+	@$(VENV)/python bench/autoscaler/run.py
+
+.PHONY: bench
+bench: bench-operator bench-kv bench-router bench-autoscaler ## All benchmarks, one after the other.
+
+.PHONY: chaos-kv
+chaos-kv: env ## Hurt KV transfer between real engines in every way, as a table that fails on a miss.
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker PYTHONPATH=tests $(VENV)/python -m chaos.kv
+
+.PHONY: chaos
+chaos: chaos-kv ## All fault suites.
+
 .PHONY: clean
 clean: ## Remove this checkout's environment and tool caches (the shared cache stays).
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
