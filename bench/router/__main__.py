@@ -7,6 +7,8 @@ import json
 import os
 import platform
 import resource
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,6 +30,7 @@ def main() -> None:
     places, report = places_from_environment(os.environ), Report()
     peers = [peer for peer in PEERS if peer.name in options.peers]
     raise_file_limit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every router is stopped on the way out
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as folder:
         bench = Bench(build_program(places), install_all(peers, places, report), Path(folder))
         able = [peer for peer in peers if peer.name in bench.pythons]

@@ -72,7 +72,7 @@ def tandem_command(setting: Setting) -> list[str]:
     fleets.write_text(json.dumps({"fleets": [{"name": "bench", "servedName": "bench", "workers": workers}]}))
     ports = ["--host", "127.0.0.1", "--port", str(setting.port), "--internal-port", str(setting.side_port)]
     keys = ["--keys-dir", str(setting.folder), "--static", str(fleets)]
-    return [setting.python, "-m", "tandem_router", *ports, *keys]
+    return [setting.python, "-m", "tandem_router", *ports, *keys, "--default-slots", "4096"]
 
 
 def haproxy_command(setting: Setting) -> list[str]:
@@ -135,7 +135,11 @@ PEERS = (
         litellm_command,
         splits=False,
         share=0.02,
-        environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
+        environment={
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # it serves this machine only
+        },
     ),
 )
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LOAD_CORE = 0
-ROUTER_CORE = 1
+# Of the cores that we may use, the first and the last: two different ones wherever there are two.
+LOAD_CORE, ROUTER_CORE = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
 STOP_TIMEOUT_S = 10
 
 

@@ -16,6 +16,8 @@ import (
 	"time"
 )
 
+const patience = 60 * time.Second // with one answer; a router that hangs is a failure, not a wait
+
 // Plan is one measurement: what the clients ask for, how often, and how many at once.
 type Plan struct {
 	address     string
@@ -109,6 +111,9 @@ func (p *Plan) play(seen *sample, left *int64) {
 func (p *Plan) ask(conn net.Conn, reader *bufio.Reader, number int64, seen *sample) error {
 	request := p.build(number)
 	began := time.Now()
+	if err := conn.SetDeadline(began.Add(patience)); err != nil {
+		return err
+	}
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}
