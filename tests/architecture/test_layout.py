@@ -14,6 +14,7 @@ PACKAGES = [
     ROOT / "operator" / "tandem_operator",
     ROOT / "router" / "tandem_router",
     ROOT / "workers" / "tandem_worker",
+    ROOT / "simulator" / "tandem_simulator",
     ROOT / "e2e" / "cluster",
     ROOT / "e2e" / "demo",
 ]
