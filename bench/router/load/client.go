@@ -185,8 +185,12 @@ func (p *Plan) build(number int64) []byte {
 	shared := fmt.Sprintf("system prompt %d. ", number%8)
 	own := fmt.Sprintf("question %s-%d. ", p.salt, number)
 	prompt := fill(shared, p.promptBytes/2) + fill(own, p.promptBytes-p.promptBytes/2)
+	tokens := p.events
+	if tokens == 0 {
+		tokens = 20
+	}
 	body := fmt.Sprintf(`{"model":"%s","messages":[{"role":"user","content":"%s"}],"max_tokens":%d,"stream":%t}`,
-		p.model, prompt, max(p.events, 20), p.events > 0)
+		p.model, prompt, tokens, p.events > 0)
 	return []byte(fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"+
 		"Accept: */*\r\nAuthorization: Bearer bench\r\nUser-Agent: bench\r\nContent-Length: %d\r\n\r\n%s", p.address, len(body), body))
 }
