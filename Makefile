@@ -81,7 +81,7 @@ bench-operator: env cluster-binaries ## Spec change to children applied, beside 
 
 .PHONY: bench-router
 bench-router: env ## CPU and latency of the router beside its peers, paired; needs Go, says which peers are missing.
-	@$(VENV)/python -m bench.router
+	@$(VENV)/python -m bench.router --write
 
 .PHONY: bench-kv
 bench-kv: env ## KV transfer beside a raw socket, gloo and NIXL, in one run; says which are missing.
