@@ -16,7 +16,7 @@ from .worlds import arrivals, build_fleet, play, ttft_s
 STARTUP_S = 120.0
 
 
-@pytest.mark.parametrize(("peak_rps", "floor"), [(8.0, 0.95), (24.0, 0.88)])
+@pytest.mark.parametrize(("peak_rps", "floor"), [(8.0, 0.95), pytest.param(24.0, 0.88, marks=pytest.mark.long)])
 def test_dynamo_10528_slow_sinusoid(tmp_path, peak_rps, floor):
     """1 to 8 (or 24) rps over 15 minutes, 8,000 tokens in, 1,000 out, 8B: reported mean TTFT 160 s, goodput 9 %.
 
