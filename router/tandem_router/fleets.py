@@ -15,6 +15,7 @@ from tandem_router.recent import RecentWindow
 from tandem_router.snapshot import FleetSpec, Snapshot, WorkerSpec
 
 ALIVE_S = 3.5  # a worker whose state could not be read for this long is not used
+STALL_S = 120.0  # an answer that has begun and is this silent is given up even if its worker seems alive
 AVOID_FIRST_S = 0.5
 AVOID_MAX_S = 10.0
 
@@ -105,11 +106,17 @@ class Worker:
         self._failures = 0
         self._avoid_until_s = 0.0
 
-    def fail_silent(self, now_s: float, silence_s: float) -> None:
-        """Give up its exchanges that have been silent for `silence_s`, unless it is we who do not read."""
+    def fail_silent(self, now_s: float) -> None:
+        """Give up its exchanges that have been silent for too long, unless it is we who do not read.
+
+        Of a worker that is seen alive only those that had begun to answer: a long prompt may take its time.
+        """
+        is_alive = self.is_alive(now_s)
+        limit_s = STALL_S if is_alive else ALIVE_S
         for exchange in list(self.exchanges):
-            if not exchange.is_paused and now_s - exchange.last_byte_s > silence_s:
-                exchange.fail(WorkerLostError(f"{self.name} is silent and not seen alive"))
+            is_watched = exchange.has_begun or not is_alive
+            if is_watched and not exchange.is_paused and now_s - exchange.last_byte_s > limit_s:
+                exchange.fail(WorkerLostError(f"{self.name} has been silent for {limit_s:.0f} s"))
 
 
 class Fleet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from tandem_api.worker import WorkerState
-from tandem_router.fleets import ALIVE_S, Catalog, Fleet, Worker
+from tandem_router.fleets import Catalog, Fleet, Worker
 from tandem_router.http1.exchange import Endpoint, UpstreamError
 from tandem_router.http1.messages import encode_request
 from tandem_router.http1.outbound import UpstreamPool
@@ -17,7 +17,6 @@ STATE_PATH = b"/tandem/v1/state"
 INTERVAL_S = 1.0
 TIMEOUT_S = 1.0
 MAX_STATE_BYTES = 16 * 1024
-STALL_S = 120.0  # a stream this silent is given up even if its worker seems alive
 
 
 @dataclass
@@ -38,7 +37,7 @@ class LivenessPoller:
         """One round: ask all, give up the lost, wake the waiting."""
         for fleet, worker in self.catalog.workers():
             self.ask_soon(fleet, worker)
-            worker.fail_silent(now_s, STALL_S if worker.is_alive(now_s) else ALIVE_S)
+            worker.fail_silent(now_s)
         for fleet in self.catalog.fleets.values():
             fleet.queue.wake()
 

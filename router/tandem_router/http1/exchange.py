@@ -84,6 +84,11 @@ class Exchange:
         self.is_paused = False
         self.last_byte_s = loop.time()
 
+    @property
+    def has_begun(self) -> bool:
+        """The first byte is here; before it, whoever waits has a deadline of its own."""
+        return self._arrival.done()
+
     def bind(self, connection: Carrier) -> None:
         """The connection that carries this exchange."""
         self._connection = connection

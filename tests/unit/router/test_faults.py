@@ -239,7 +239,6 @@ async def test_a_client_that_leaves_while_queued_is_forgotten(tmp_path):
 
 async def test_a_worker_not_seen_alive_is_given_up_and_its_requests_go_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr("tandem_router.fleets.ALIVE_S", 0.2)
-    monkeypatch.setattr("tandem_router.liveness.ALIVE_S", 0.2)
     monkeypatch.setattr("tandem_router.liveness.INTERVAL_S", 0.05)
     monkeypatch.setattr("tandem_router.liveness.TIMEOUT_S", 0.05)
     engines = [Engine("d0", "mixed", hang)]
