@@ -90,10 +90,16 @@ def measure_round(schemes: Sequence[str], repeats: int, chunk_bytes: int) -> dic
         pairs = {scheme: stack.enter_context(Pair(scheme, chunk_bytes)) for scheme in schemes}
         for pair in pairs.values():
             pair.transfer()
-        turns = [{scheme: pair.transfer() for scheme, pair in pairs.items()} for _ in range(repeats)]
+        turns = [{scheme: pairs[scheme].transfer() for scheme in _rotate(schemes, turn)} for turn in range(repeats)]
         for pair in pairs.values():
             pair.check()
     return {scheme: [turn[scheme] for turn in turns] for scheme in schemes}
+
+
+def _rotate(schemes: Sequence[str], turn: int) -> list[str]:
+    """Each begins as often as the others: what one leaves behind in caches and run queues falls on all."""
+    first = turn % len(schemes)
+    return [*schemes[first:], *schemes[:first]]
 
 
 def _start(*arguments: str) -> "subprocess.Popen[str]":

@@ -73,7 +73,7 @@ def build_document(rounds: Rounds, missing: dict[str, str], setting: dict[str, A
         "machine": {
             "cpus": os.cpu_count(),
             "system": platform.platform(),
-            "load": [round(x, 1) for x in os.getloadavg()],
+            "load": round(os.getloadavg()[0], 1),
         },
         "rounds": {name: [list(map(asdict, transfers)) for transfers in taken] for name, taken in rounds.items()},
         "ratios": compute_ratios(rounds),
