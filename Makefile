@@ -85,7 +85,9 @@ bench-router: env ## CPU and latency of the router beside its peers, paired; nee
 
 .PHONY: bench-kv
 bench-kv: env ## KV transfer beside a raw socket, gloo and NIXL, in one run; says which are missing.
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && $$worker -m bench.kv
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && nixl=$${TANDEM_CACHE:-$$HOME/.cache/tandem}/nixl \
+	  && $(VENV)/uv pip install -q -p $$worker --target $$nixl --no-deps --require-hashes -r bench/kv/requirements-nixl.txt \
+	  && PYTHONPATH=$$nixl $$worker -m bench.kv
 
 .PHONY: bench-autoscaler
 bench-autoscaler: env ## Every scaling policy on recorded traffic, in the simulator; FULL=1 for the whole grid.
