@@ -2,7 +2,7 @@
 
     $WORKER_PYTHON -m bench.kv [--rounds 3] [--repeats 9] [--chunk-mib 8] [--only raw,tandem]
 
-Needs a Python with torch (`tools/bootstrap.py worker-cpu` prints one) and, for the NIXL rows, nixl and nixl-cu12 in it.
+Needs a Python with torch (`tools/bootstrap.py worker-cpu` prints one) and, for the NIXL rows, requirements-nixl.txt.
 A full run writes bench/results/kv.json and kv.md; a run of some schemes only prints.
 """
 
