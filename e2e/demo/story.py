@@ -107,7 +107,7 @@ class Demo:
         self._console.print(text, end="", style="cyan", markup=False, soft_wrap=True)
 
     def _say(self, title: str) -> None:
-        self._console.print(f"\n▸ {title}", style="bold", markup=False)
+        self._console.print(f"\n▸ {title}", style="bold", markup=False, soft_wrap=True)
 
     def _tell_next(self, cluster: Cluster) -> None:
         kubectl = f"{cluster.bin_dir}/kubectl --kubeconfig {cluster.kubeconfig} -n {NAMESPACE}"
