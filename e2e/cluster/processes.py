@@ -43,13 +43,17 @@ def parse_process_id(text: str) -> ProcessId | None:
 
 
 def fetch_start_ticks(pid: int) -> int | None:
-    """Field 22 of ``/proc/PID/stat``; None for a process that is gone or only waits to be reaped."""
+    """Field 22 of ``/proc/PID/stat``; None for a process that is gone or only waits to be reaped.
+
+    A first thread that is a zombie is not the end: the others may still run, and hold the sockets open.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    is_over = fields[0] in "ZX" and int(fields[17]) <= 1  # field 20: threads
+    return None if is_over else int(fields[19])
 
 
 def fetch_process_id(pid: int) -> ProcessId | None:

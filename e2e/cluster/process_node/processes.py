@@ -148,4 +148,6 @@ def start_ticks(pid: int) -> int | None:
     except OSError:
         return None
     state, *rest = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(rest[18])
+    # A first thread that is a zombie is not the end: the others may still run, and hold the sockets open.
+    is_over = state in "ZX" and int(rest[16]) <= 1  # field 20: threads
+    return None if is_over else int(rest[18])

@@ -76,6 +76,23 @@ def test_a_zombie_counts_as_dead(run: RunFolder) -> None:
     assert not is_alive(process)
 
 
+HEADLESS = """
+import ctypes, threading, time
+threading.Thread(target=lambda: (time.sleep(0.3), print("headless", flush=True), time.sleep(60))).start()
+ctypes.CDLL(None).syscall(60, 0)  # ends the first thread only
+"""
+
+
+def test_a_zombie_whose_other_threads_run_is_alive(run: RunFolder) -> None:
+    """Its sockets are still open: a port would be taken although its owner was said to be gone."""
+    process = start(run, "headless", HEADLESS)
+    wait_for(lambda: run.log("headless").read_text() == "headless\n")
+    assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    assert is_alive(process)
+    stop([process], grace_s=0.1)
+    assert not is_alive(process)
+
+
 def test_stop_gives_grace_and_then_kills(run: RunFolder) -> None:
     """A process that is deaf to TERM ends too."""
     process = start(run, "deaf", STUBBORN)
