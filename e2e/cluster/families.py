@@ -1,7 +1,7 @@
 """What is built from source: one Go module per family, with its pins in ``modules/FAMILY``.
 
 A family has a module of its own because a shared one would lift KWOK's Kubernetes libraries to a
-version that its authors did not build with. CoreDNS and containerd join this table with the real node.
+version that its authors did not build with. CoreDNS is for the real node, which containerd joins then.
 """
 
 from __future__ import annotations
@@ -130,9 +130,10 @@ FAMILIES = {
         ),
         Family("kwok", (Program("kwok", "sigs.k8s.io/kwok/cmd/kwok"),), cold_s=50, files=(KWOK_STAGES,)),
         Family("helm", (Program("helm", "helm.sh/helm/v4/cmd/helm"),), cold_s=80, stamps=build_helm_stamps),
+        Family("coredns", (Program("coredns", "github.com/coredns/coredns"),), cold_s=75),
         Family("kind", (Program("kind", "sigs.k8s.io/kind"),), cold_s=20),
     )
 }
 
 CONTROL_PLANE = ("etcd", "kube", "kwok")
-ALL = (*CONTROL_PLANE, "helm")  # what the provider source runs on; kind is built when that provider asks for it
+ALL = (*CONTROL_PLANE, "helm")  # what the provider source runs on today; the others are built when asked for
