@@ -67,6 +67,10 @@ test-unit: env ## Unit, property, golden and architecture tests; a minute.
 test: env cluster-binaries ## Everything that .ci/run runs: unit to integration on a real API server, and one real P/D pass with vLLM.
 	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m "not long"
 
+.PHONY: test-failed
+test-failed: env ## Run once more, alone, what failed in the last run; fails when nothing did.
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m "not long" --last-failed --last-failed-no-failures none
+
 .PHONY: test-long
 test-long: env cluster-binaries ## What make test leaves out for time: more real engines, more faults.
 	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m long
