@@ -1,8 +1,6 @@
-"""`tandem`: plan a fleet on recorded traffic before any GPU is paid for."""
+"""Flags of `tandem simulate`: plan a fleet on recorded traffic before any GPU is paid for."""
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,21 +18,13 @@ A trace is a CSV with arrival_s,input_tokens,output_tokens, an Azure LLM inferen
 common prefix of ServeGen's three files. Every policy serves the same requests with the same queue and engines."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def configure(parser: argparse.ArgumentParser) -> None:
     """All flags, with help."""
-    parser = argparse.ArgumentParser(prog="tandem", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "simulate",
-        help="replay a trace against a fleet and a scaling policy",
-        description="Replay a trace through Tandem's own queue order and scaling code, on modelled engines.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_inputs(command)
-    _add_world(command)
-    _add_outputs(command)
-    return parser
+    parser.description = "Replay a trace through Tandem's own queue order and scaling code, on modelled engines."
+    parser.epilog = EXAMPLE
+    _add_inputs(parser)
+    _add_world(parser)
+    _add_outputs(parser)
 
 
 def _add_inputs(command: argparse.ArgumentParser) -> None:
@@ -85,18 +75,11 @@ def _add_outputs(command: argparse.ArgumentParser) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress, no table")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. 0: done. 2: wrong input, told in one sentence."""
-    options = build_parser().parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
+    """Do it. 0: done. 2: wrong input, told in one sentence."""
     console = Console(stderr=True, emoji=False, quiet=options.quiet)
     try:
         return simulate(options, console)
     except SimulatorError as error:
         Console(stderr=True, emoji=False).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,6 +15,7 @@ PACKAGES = [
     ROOT / "router" / "tandem_router",
     ROOT / "workers" / "tandem_worker",
     ROOT / "simulator" / "tandem_simulator",
+    ROOT / "cli" / "tandem_cli",
     ROOT / "e2e" / "cluster",
     ROOT / "e2e" / "demo",
 ]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tandem_simulator.cli import main
+from tandem_cli.app import main
 
 from .worlds import poisson, write_fleet
 
