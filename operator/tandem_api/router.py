@@ -1,10 +1,22 @@
-"""What routers tell the operator on the internal listener (`GET /internal/v1/fleets`, bearer token)."""
+"""What routers tell the operator on the internal listener (bearer token).
+
+`GET /internal/v1/fleets`            what a router sees of every fleet: `RouterReport`
+`GET /internal/v1/demand?cursor=N`   what was asked of it since second N: `DemandAnswer`; `&fleet=namespace/name` for one
+"""
+
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from tandem_api.worker import KVCounters
 
 FLEETS_PATH = "/internal/v1/fleets"
+DEMAND_PATH = "/internal/v1/demand"
+
+DEMAND_KEPT_S = 3600  # bins and records are kept that long
+DEMAND_RECORDS_PER_S = 50  # records per fleet and second, of arrivals and of endings each; above it they are sampled
+DEMAND_PAGE_S = 300  # an answer covers at most that many seconds,
+DEMAND_PAGE_RECORDS = 50_000  # and ends with the second in which it has come to hold so many records
 
 
 class _Message(BaseModel):
@@ -42,3 +54,127 @@ class RouterReport(_Message):
     replica: str
     synced: bool
     fleets: tuple[FleetReport, ...] = ()
+
+
+class ArrivalRecord(NamedTuple):
+    """One request as it came; a JSON array, because there are many.
+
+    Attributes:
+        arrival_s: Unix time.
+        new_tokens: prompt tokens to compute, as estimated at arrival, after the prefix hit.
+        cached_tokens: prompt tokens that the prefix hit saves.
+        ttft_target_s: what the client asked for (`x-slo-ttft-ms`); None: the objective of the fleet.
+        weight: requests that this record stands for; above one when the router samples.
+    """
+
+    arrival_s: float
+    new_tokens: int
+    cached_tokens: int = 0
+    ttft_target_s: float | None = None
+    weight: float = 1.0
+
+
+class EndingRecord(NamedTuple):
+    """One request as it ended. Facts only: whether they meet the objectives is judged by the reader.
+
+    Attributes:
+        ended_s: Unix time.
+        is_failed: shed, failed or timed out. A request whose client left is not failed.
+        ttft_s: from arrival to the first token; None: there was none.
+        tpot_s: (last − first) / (completion tokens − 1); None for fewer than two tokens.
+        prefilled_s: from arrival to the end of the prefill leg; None: prefilled on the decode worker, or never.
+        decode_s: seconds that it held its decode worker.
+        prompt_tokens, cached_tokens, completion_tokens: as the engine counted them, else as estimated.
+        ttft_target_s, tpot_target_s: what the client asked for; None: the objectives of the fleet.
+        prefill_s: seconds of the prefill leg when the worker had nothing else to do meanwhile; None: it had, or
+            unknown. This is what the performance model is refitted with.
+        weight: requests that this record stands for.
+    """
+
+    ended_s: float
+    is_failed: bool = False
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    prefilled_s: float | None = None
+    decode_s: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    ttft_target_s: float | None = None
+    tpot_target_s: float | None = None
+    prefill_s: float | None = None
+    weight: float = 1.0
+
+
+class DemandBin(_Message):
+    """Sums over one whole second of Unix time. Exact: never sampled. A second in which all are zero is left out.
+
+    Attributes:
+        arrivals: requests that came, those that are held for a fleet without workers included.
+        new_tokens, square_tokens, prompt_tokens: over those that came, Σ n, Σ (n² + 2 n h), Σ (n + h) for n new and h
+            cached prompt tokens.
+        finished: requests that ended, however.
+        failed: of these, shed, failed or timed out.
+        held_s: requests on decode workers, integrated over the second.
+        held_kv_s: KV tokens (prompt and what was produced so far) of those, integrated over the second.
+    """
+
+    second: int
+    arrivals: int = 0
+    new_tokens: float = 0.0
+    square_tokens: float = 0.0
+    prompt_tokens: float = 0.0
+    finished: int = 0
+    failed: int = 0
+    held_s: float = 0.0
+    held_kv_s: float = 0.0
+
+
+class DemandLevels(_Message):
+    """Levels at `DemandAnswer.now_s`.
+
+    Attributes:
+        queued: requests that wait for a worker to start their prefill (in a fleet without a prefill pool: at all).
+        queued_tokens, queued_square_tokens: Σ n and Σ (n² + 2 n h) of these.
+        decode_sequences: requests on decode workers, or waiting for one.
+        decode_kv_tokens: KV tokens of these.
+    """
+
+    queued: int = 0
+    queued_tokens: float = 0.0
+    queued_square_tokens: float = 0.0
+    decode_sequences: int = 0
+    decode_kv_tokens: float = 0.0
+
+
+class FleetDemand(_Message):
+    """One fleet: bins by time, records by time."""
+
+    namespace: str
+    name: str
+    uid: str
+    bins: tuple[DemandBin, ...] = ()
+    arrivals: tuple[ArrivalRecord, ...] = ()
+    endings: tuple[EndingRecord, ...] = ()
+    levels: DemandLevels = DemandLevels()
+
+
+class DemandAnswer(_Message):
+    """What one router process saw in the whole seconds `covers_from` ≤ second < `cursor`.
+
+    A bin is final once its second is over. Ask for `cursor` next; while it is behind `now_s` by a second or more there
+    is more to fetch at once. A cursor from before the router's memory is moved up to it, one from its future gets an
+    empty answer with the router's own newest cursor.
+
+    Attributes:
+        epoch: new at each start of the process; what an earlier process saw is lost to it.
+        now_s: Unix time of the router.
+        fleets: those with a bin in the span, or with levels above zero; every other fleet was silent.
+    """
+
+    replica: str
+    epoch: str
+    now_s: float
+    covers_from: int
+    cursor: int
+    fleets: tuple[FleetDemand, ...] = ()
