@@ -5,6 +5,9 @@
       └── "kv:<fleet uid>" ──► signs kv_transfer_params and HELLO of that fleet
 
 A router holds only the router key: it can ask engines for tokens, and can never forge a KV transfer.
+
+Beside each key there may be a `*.previous`: another key that is accepted, and that nobody uses by choice. A rotation
+gives the new key out as that one first, then swaps the two, then takes the old one away.
 """
 
 import base64
@@ -40,7 +43,9 @@ KEY_BYTES = 32
 ROOT_SECRET = "tandem-root"  # noqa: S105 - names, not secrets
 ROUTER_SECRET = "tandem-router"  # noqa: S105
 ROOT_KEY_FILE = "root.key"
+ROOT_PREVIOUS_FILE = "root.previous"
 ROUTER_KEY_FILE = "router.key"
+ROUTER_PREVIOUS_FILE = "router.previous"
 
 
 def fleet_secret_name(fleet: str) -> str:

@@ -10,11 +10,12 @@ from tandem_router.http1.exchange import ConnectError, Exchange, UpstreamError, 
 from tandem_router.http1.messages import Headers, ResponseHead
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.writer import ResponseWriter
-from tandem_router.legs import RETRIABLE, LegError
+from tandem_router.legs import RETRIABLE, UNAUTHORIZED, LegError
 from tandem_router.relay import AnswerRelay, EventRelay
 from tandem_router.sse import EventStream
 
 MAX_REFUSAL_BYTES = 1 << 20
+_NOT_THE_CLIENTS = RETRIABLE | {UNAUTHORIZED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ async def open_answer(pool: UpstreamPool, worker: Worker, request: bytes, timeou
     except UpstreamError as error:
         raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
     answer = Answer(worker, exchange, head)
-    if head.status in RETRIABLE or not (200 <= head.status < 300 or head.status >= 400):
+    if head.status in _NOT_THE_CLIENTS or not (200 <= head.status < 300 or head.status >= 400):
         answer.close()
         raise LegError(worker, f"HTTP {head.status}", status=head.status)
     return answer

@@ -2,9 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from tandem_router.answer import Answer, open_answer
 from tandem_router.ask import Ask, build_prefill_body, build_serving_body
@@ -25,13 +26,14 @@ from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.keys import KeyRing
 from tandem_router.ledger import Outcome, RequestLedger, outcome_of
-from tandem_router.legs import LegError, PrefillResult, release_lease, run_prefill
+from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, release_lease, run_prefill
 from tandem_router.placer import Errand, Placer
 from tandem_router.policy.prefix_index import hash_blocks
 from tandem_router.refusal import send_error
 from tandem_router.sse import error_event
 
 QUEUE_TIMEOUT_S = 30.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ class Call:
         tries = 0
         while placement.prefill is not None:
             try:
-                result = await self._prefill_once(placement.prefill.worker)
+                result = await self._with_bearers(partial(self._prefill_once, placement.prefill.worker))
             except LegError as failure:
                 self._charge(failure, "prefill")
                 tries += 1
@@ -206,10 +208,10 @@ class Call:
             raise UpstreamFailedError("Prefill failed, and kvTransfer.onPrefillFailure is Fail.", code="prefill_failed")
         placement.replace_prefill(claim, "remote" if claim is not None else "prefill_failed")
 
-    async def _prefill_once(self, worker: Worker) -> PrefillResult:
+    async def _prefill_once(self, worker: Worker, bearer: str | None) -> PrefillResult:
         order, serving = self._order, self._serving
         body = build_prefill_body(order.ask, order.fleet.spec.served_name)
-        leg_id, headers = self._next_leg("p")
+        leg_id, headers = self._next_leg("p", bearer)
         timeout_s = serving.rules.prefill_timeout_s(self._errand.tokens)
         self._lease = (worker, leg_id)
         is_alone = worker.running == 1
@@ -246,9 +248,13 @@ class Call:
         """
         order, serving, worker = self._order, self._serving, placement.decode.worker
         body = build_serving_body(order.ask, order.fleet.spec.served_name, params)
-        _, headers = self._next_leg("d")
-        request = encode_request(b"POST", order.ask.path.encode(), worker.endpoint.authority, headers, body)
-        answer = await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
+
+        async def open_with(bearer: str | None) -> Answer:
+            _, headers = self._next_leg("d", bearer)
+            request = encode_request(b"POST", order.ask.path.encode(), worker.endpoint.authority, headers, body)
+            return await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
+
+        answer = await self._with_bearers(open_with)
         try:
             return await self._relay(answer, placement)
         except UpstreamError as error:
@@ -285,14 +291,26 @@ class Call:
 
     # --- both legs ----------------------------------------------------------------------------------------------
 
-    def _next_leg(self, kind: str) -> tuple[str, Headers]:
+    async def _with_bearers(self, attempt: Callable[[str | None], Awaitable[T]]) -> T:
+        """`attempt`, again with our other token where the worker refuses the first.
+
+        While keys are rotated, pods take the new ones up one by one, at a time of the kubelet's choice.
+        """
+        first, *others = self._serving.keys.engine_tokens(self._order.fleet.spec)
+        try:
+            return await attempt(first)
+        except LegError as failure:
+            if failure.status != UNAUTHORIZED or not others:
+                raise
+        return await attempt(others[0])
+
+    def _next_leg(self, kind: str, bearer: str | None) -> tuple[str, Headers]:
         """A transport id that no other leg has had, and the headers of the leg."""
         order, now_s = self._order, self._clock()
         if not self._legs:
             self._ledger.observe("overhead", now_s - order.started_s - self._queued_s)
         self._legs += 1
         leg_id = f"{self._id}-{kind}{self._legs:02d}"  # no id is part of another: workers search for it
-        bearer = self._serving.keys.engine_token(order.fleet.spec)
         remaining_s = order.deadline_s - now_s
         return leg_id, leg_headers(order.headers, transport_id=leg_id, bearer=bearer, remaining_s=remaining_s)
 
@@ -301,8 +319,8 @@ class Call:
         if self._lease is None:
             return
         (worker, leg_id), self._lease = self._lease, None
-        bearer = self._serving.keys.engine_token(self._order.fleet.spec)
-        self._serving.spawn(release_lease(self._serving.pool, worker, bearer, leg_id))
+        bearers = self._serving.keys.engine_tokens(self._order.fleet.spec)
+        self._serving.spawn(release_lease(self._serving.pool, worker, bearers, leg_id))
 
 
 def give_up(failure: LegError) -> RequestError:

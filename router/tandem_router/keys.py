@@ -3,8 +3,16 @@
 import hmac
 from pathlib import Path
 
-from tandem_core.keys import ROUTER_KEY_FILE, decode_key, derive_engine_token, derive_internal_token
+from tandem_core.keys import (
+    ROUTER_KEY_FILE,
+    ROUTER_PREVIOUS_FILE,
+    decode_key,
+    derive_engine_token,
+    derive_internal_token,
+)
 from tandem_router.snapshot import FleetSpec
+
+_Stamp = tuple[int, int] | None
 
 
 class KeyFileError(Exception):
@@ -12,56 +20,71 @@ class KeyFileError(Exception):
 
 
 class KeyRing:
-    """Tokens derived from the router key; read again when the file changes."""
+    """Tokens derived from the router key, and from another that is accepted too while keys are being rotated.
+
+    Both are read again when a file changes.
+    """
 
     def __init__(self, keys_dir: Path, *, required: bool) -> None:
-        self._file = keys_dir / ROUTER_KEY_FILE
+        self._file, self._other_file = keys_dir / ROUTER_KEY_FILE, keys_dir / ROUTER_PREVIOUS_FILE
         self._required = required
-        self._key: bytes | None = None
-        self._stamp: tuple[int, int] | None = None
-        self._engine_tokens: dict[str, str] = {}
+        self._keys: tuple[bytes, ...] = ()  # the one that is used first
+        self._stamps: tuple[_Stamp, _Stamp] = (None, None)
+        self._engine_tokens: dict[str, tuple[str, ...]] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the key again if its file has changed. A key that vanished is kept.
+        """Read the keys again if a file has changed. A key that vanished is kept; a previous one is not.
 
         Raises:
             KeyFileError: the file is missing although it is required, or holds no key.
         """
-        try:
-            stat = self._file.stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino)
-            if stamp == self._stamp:
-                return
-            self._key = decode_key(self._file.read_text())
-        except FileNotFoundError:
-            if self._required and self._key is None:
+        stamps = _stamp(self._file), _stamp(self._other_file)
+        if stamps[0] is None:
+            if self._required and not self._keys:
                 raise KeyFileError(
                     f"{self._file} is missing: mount the Secret tandem-router there, or name its place with --keys-dir"
-                ) from None
+                )
             return
-        except (OSError, ValueError) as error:
-            raise KeyFileError(f"{self._file} holds no router key: {error}") from error
-        self._stamp = stamp
+        if stamps == self._stamps:
+            return
+        current = _read_key(self._file)
+        other = _read_key(self._other_file) if stamps[1] is not None else None
+        self._keys = (current,) if other is None else (current, other)
+        self._stamps = stamps
         self._engine_tokens.clear()
 
-    def engine_token(self, fleet: FleetSpec) -> str | None:
-        """Bearer for the engines of `fleet`, None when there is no key (static fleets of open engines).
+    def engine_tokens(self, fleet: FleetSpec) -> tuple[str | None, ...]:
+        """Bearers for the engines of `fleet`, the usual one first; (None,) without a key (open engines).
 
         Raises:
             OSError: the token file that a static fleet names cannot be read.
         """
         if fleet.token_file is not None:
-            return Path(fleet.token_file).read_text().strip()
-        if self._key is None:
-            return None
-        token = self._engine_tokens.get(fleet.uid)
-        if token is None:
-            token = self._engine_tokens[fleet.uid] = derive_engine_token(self._key, fleet.uid)
-        return token
+            return (Path(fleet.token_file).read_text().strip(),)
+        if not self._keys:
+            return (None,)
+        tokens = self._engine_tokens.get(fleet.uid)
+        if tokens is None:
+            tokens = tuple(derive_engine_token(key, fleet.uid) for key in self._keys)
+            self._engine_tokens[fleet.uid] = tokens
+        return tokens
 
     def is_internal_token(self, shown: str) -> bool:
         """`shown` opens the internal listener; nothing does when there is no key. Compared in constant time."""
-        if self._key is None:
-            return False
-        return hmac.compare_digest(shown.encode(), derive_internal_token(self._key).encode())
+        return any([hmac.compare_digest(shown.encode(), derive_internal_token(key).encode()) for key in self._keys])
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        return decode_key(path.read_text())
+    except (OSError, ValueError) as error:
+        raise KeyFileError(f"{path} holds no router key: {error}") from error

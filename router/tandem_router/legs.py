@@ -1,7 +1,7 @@
 """One leg of a request: the call to one worker, and what its answer means for the request."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from tandem_router.http1.messages import Headers, Response, encode_request
 from tandem_router.http1.outbound import UpstreamPool
 
 RETRIABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
+UNAUTHORIZED = 401  # the token is ours, not the client's: another of ours may fit, and no client is told
 RELEASE_PATH = b"/tandem/v1/leases:release"
 RELEASE_TIMEOUT_S = 2.0
 MAX_PREFILL_ANSWER_BYTES = 4 << 20
@@ -70,8 +71,8 @@ def read_prefill(worker: Worker, answer: Response) -> PrefillResult:
         LegError: an error that another worker may not have, or not a completion.
     """
     status = answer.head.status
-    if status in RETRIABLE:
-        raise LegError(worker, f"HTTP {status}", status=status)
+    if status in RETRIABLE or status == UNAUTHORIZED:
+        raise LegError(worker, f"HTTP {status}", status=status, reached=status != UNAUTHORIZED)
     if status != 200:
         return PrefillResult(None)  # the decode worker will tell the client what is wrong with the request
     try:
@@ -92,18 +93,25 @@ def computed_tokens(usage: object) -> int:
     return max(0, total - (cached or 0)) if isinstance(total, int) and isinstance(cached, int | None) else 0
 
 
-async def release_lease(pool: UpstreamPool, worker: Worker, bearer: str | None, transport_id: str) -> None:
+async def release_lease(pool: UpstreamPool, worker: Worker, bearers: Iterable[str | None], transport_id: str) -> None:
     """Tell a prefill worker that nobody will pull the KV of `transport_id`. Failure is left to the lease's expiry."""
+    try:
+        async with asyncio.timeout(RELEASE_TIMEOUT_S):
+            for bearer in bearers:
+                if await _release(pool, worker, bearer, transport_id) != UNAUTHORIZED:
+                    return
+    except (UpstreamError, TimeoutError):
+        return
+
+
+async def _release(pool: UpstreamPool, worker: Worker, bearer: str | None, transport_id: str) -> int:
+    """Returns what the worker answered."""
     endpoint = worker.admin_endpoint
     if endpoint is None:
-        return
+        return 0
     headers: Headers = [(b"Content-Type", b"application/json")]
     if bearer is not None:
         headers.append((b"Authorization", b"Bearer " + bearer.encode()))
     body = jsontext.dumps({"request_id": transport_id})
     request = encode_request(b"POST", RELEASE_PATH, endpoint.authority, headers, body)
-    try:
-        async with asyncio.timeout(RELEASE_TIMEOUT_S):
-            await pool.fetch(endpoint, request)
-    except (UpstreamError, TimeoutError):
-        return
+    return (await pool.fetch(endpoint, request)).head.status

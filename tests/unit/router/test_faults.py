@@ -21,6 +21,8 @@ from unit.router.scripted import (
     running,
 )
 
+from tandem_core.keys import KEY_BYTES, derive_engine_token, encode_key
+
 
 @pytest.mark.parametrize("fault", [die, garbage, refuse(503), refuse(500), refuse(429)])
 async def test_a_failing_prefill_is_replaced_by_another(tmp_path, fault):
@@ -70,6 +72,39 @@ async def test_on_prefill_failure_fail_is_a_typed_error(tmp_path):
         got = await ask(bench)
         assert (got.status, got.json["error"]["code"]) == (502, "prefill_failed")
         assert bench["d0"].seen == []
+
+
+def demand(token):
+    """An engine that knows one bearer."""
+
+    async def behave(seen, channel):
+        refused = seen.headers.get("authorization") != f"Bearer {token}"
+        await (refuse(401) if refused else answer)(seen, channel)
+
+    return behave
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_worker_that_knows_only_our_other_key_is_asked_with_it(tmp_path, stream):
+    """While keys are rotated, each pod has the new one at a time of its own."""
+    new, old = b"n" * KEY_BYTES, b"o" * KEY_BYTES
+    (tmp_path / "router.key").write_text(encode_key(new))
+    (tmp_path / "router.previous").write_text(encode_key(old))
+    prefill = Engine("p0", "prefill", demand(derive_engine_token(old, "u-1")))
+    decode = Engine("d0", "decode", demand(derive_engine_token(new, "u-1")))
+    async with running(tmp_path, [prefill, decode]) as bench:
+        got = await ask(bench, stream=stream)
+        assert (got.status, got.headers["x-served-by"]) == (200, "p0,d0")
+        prefill.behave, decode.behave = decode.behave, prefill.behave
+        got = await ask(bench, stream=stream)
+        assert (got.status, got.headers["x-served-by"]) == (200, "p0,d0")
+        bench.assert_idle()
+
+
+async def test_an_engine_that_knows_none_of_our_keys_is_no_fault_of_the_client(tmp_path):
+    async with running(tmp_path, [Engine("p0", "prefill", refuse(401)), Engine("d0", "decode", refuse(401))]) as bench:
+        got = await ask(bench)
+        assert (got.status, got.json["error"]["code"]) == (502, "workers_failed")
 
 
 async def test_a_prefill_4xx_is_left_to_decode_which_tells_the_client(tmp_path):

@@ -75,17 +75,31 @@ def test_tokens_are_derived_from_the_key_and_follow_it(tmp_path):
     file = tmp_path / "router.key"
     file.write_text(encode_key(KEY))
     ring = KeyRing(tmp_path, required=True)
-    assert ring.engine_token(fleet()) == derive_engine_token(KEY, "uid-f")
+    assert ring.engine_tokens(fleet()) == (derive_engine_token(KEY, "uid-f"),)
     assert ring.is_internal_token(derive_internal_token(KEY))
     assert not ring.is_internal_token("nonsense")
     new = KEY[::-1]
     (tmp_path / "draft").write_text(encode_key(new))
     (tmp_path / "draft").replace(file)
     ring.refresh()
-    assert ring.engine_token(fleet()) == derive_engine_token(new, "uid-f")
+    assert ring.engine_tokens(fleet()) == (derive_engine_token(new, "uid-f"),)
     file.unlink()
     ring.refresh()
-    assert ring.engine_token(fleet()) == derive_engine_token(new, "uid-f")
+    assert ring.engine_tokens(fleet()) == (derive_engine_token(new, "uid-f"),)
+
+
+def test_a_previous_key_is_accepted_and_shown_second_until_it_is_taken_away(tmp_path):
+    old = KEY[::-1]
+    (tmp_path / "router.key").write_text(encode_key(KEY))
+    (tmp_path / "router.previous").write_text(encode_key(old))
+    ring = KeyRing(tmp_path, required=True)
+    assert ring.engine_tokens(fleet()) == (derive_engine_token(KEY, "uid-f"), derive_engine_token(old, "uid-f"))
+    assert ring.is_internal_token(derive_internal_token(old))
+    assert ring.is_internal_token(derive_internal_token(KEY))
+    (tmp_path / "router.previous").unlink()
+    ring.refresh()
+    assert ring.engine_tokens(fleet()) == (derive_engine_token(KEY, "uid-f"),)
+    assert not ring.is_internal_token(derive_internal_token(old))
 
 
 def test_a_missing_or_broken_key_is_named(tmp_path):
@@ -99,7 +113,7 @@ def test_a_missing_or_broken_key_is_named(tmp_path):
 def test_without_a_key_the_internal_listener_is_closed(tmp_path):
     ring = KeyRing(tmp_path, required=False)
     assert not ring.is_internal_token("")
-    assert ring.engine_token(fleet()) is None
+    assert ring.engine_tokens(fleet()) == (None,)
 
 
 # --- snapshot and disk ------------------------------------------------------------------------------------------------
