@@ -15,6 +15,7 @@ CONFIG_ENV = "TANDEM_WORKER"
 KEYS_DIR = "/etc/tandem/keys"
 CODE_DIR = "/opt/tandem"  # where the init container puts our code, and PYTHONPATH of the engine's container
 MODEL_DIR = "/var/lib/tandem/model"  # caches and models made or fetched on the spot
+LOADS_REMEMBERED = 256
 RUN_DIR = "/run/tandem"  # unix sockets between the supervisor and the connector
 
 
@@ -96,8 +97,24 @@ class KVCounters(_Message):
     remote_tokens: int = 0
 
 
+class KVLoad(_Message):
+    """What became of one request's KV on its way to this decode worker: the proof that an edge moves KV, or does not.
+
+    Bytes are summed over the ranks; tokens that did not come were computed again.
+    """
+
+    prefill: str = Field(description="address of the prefill worker")
+    bytes_received: int = 0
+    remote_tokens: int = 0
+    recomputed_tokens: int = 0
+
+
 class WorkerState(_Message):
-    """Answer of `GET /tandem/v1/state` on the admin port, at most 1 KB: what the control loops read."""
+    """Answer of `GET /tandem/v1/state` on the admin port, at most 1 KB: what the control loops read.
+
+    `?load=ID` asks for one load besides, by the `remote_request_id` of its kv_transfer_params. A worker remembers the
+    last LOADS_REMEMBERED of them.
+    """
 
     fleet: str
     role: Role
@@ -111,3 +128,7 @@ class WorkerState(_Message):
     kv_usage: float = Field(default=0.0, description="share of KV blocks in use, 0 to 1")
     leases: int = 0
     kv: KVCounters = KVCounters()
+    circuits_open: tuple[str, ...] = Field(
+        default=(), description="addresses of prefill workers that this one tries no more for a while; the first few"
+    )
+    load: KVLoad | None = Field(default=None, description="the load that was asked for; None: not here, or forgotten")

@@ -54,8 +54,13 @@ class Admin:
         state, signs = await self._observe()
         return _plain(200, "ok") if state.ready else _plain(503, _explain_unready(state, signs))
 
-    async def state(self, _: web.Request) -> web.Response:
-        state, _signs = await self._observe()
+    async def state(self, request: web.Request) -> web.Response:
+        state, _ = await self._observe()
+        if remote_request_id := request.query.get("load"):
+            try:
+                state = state.model_copy(update={"load": await self._ranks.fetch_load(remote_request_id)})
+            except LocalError as error:
+                return _refuse(Refusal(503, "kv_unavailable", str(error)))
         return web.Response(text=state.model_dump_json(), content_type="application/json")
 
     async def metrics(self, _: web.Request) -> web.Response:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tandem_api.worker import KVCounters
-from tandem_worker.kv.local import LocalError, apply_release, apply_release_params, fetch_stats
+from tandem_api.worker import KVCounters, KVLoad
+from tandem_worker.kv.local import LocalError, apply_release, apply_release_params, fetch_load, fetch_stats
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class KVReport:
     leases: int = 0
     counters: KVCounters = field(default_factory=KVCounters)
     failures: Mapping[str, int] = field(default_factory=dict)  # reason → count
+    sessions: int = 0
+    circuits_open: tuple[str, ...] = ()  # addresses of prefill workers
 
 
 class KVRanks:
@@ -33,6 +35,10 @@ class KVRanks:
         stats = [answer for answer in answers if isinstance(answer, dict)]
         _raise_surprises(answers)
         return sum_ranks(stats, answering=len(stats) == len(self._sockets))
+
+    async def fetch_load(self, remote_request_id: str) -> KVLoad | None:
+        """What came of one of the last loads; None when a rank does not know of it. Raises LocalError."""
+        return sum_loads(await asyncio.gather(*(fetch_load(socket, remote_request_id) for socket in self._sockets)))
 
     async def apply_release(self, request_id: str) -> int:
         """End the leases of a request on every rank. Raises LocalError."""
@@ -54,7 +60,23 @@ def sum_ranks(stats: Sequence[Mapping[str, Any]], *, answering: bool = True) -> 
         leases=max((rank.get("leases", 0) for rank in stats), default=0),
         counters=KVCounters(**totals, failures=failures.total()),
         failures=dict(failures),
+        sessions=sum(rank.get("sessions", 0) for rank in stats),
+        circuits_open=tuple(sorted({_address(peer) for rank in stats for peer in rank.get("circuits_open", ())})),
     )
+
+
+def sum_loads(parts: Sequence[Mapping[str, Any] | None]) -> KVLoad | None:
+    """One load from what each rank took of it: bytes add up, tokens are of the rank that got the fewest."""
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts):
+        return None
+    fewest = min(known, key=lambda part: int(part["remote_tokens"]))
+    return KVLoad.model_validate({**fewest, "bytes_received": sum(part["bytes_received"] for part in known)})
+
+
+def _address(peer: str) -> str:
+    """Of `address:port`. Ranks of one worker differ in their port alone."""
+    return peer.rpartition(":")[0]
 
 
 def _raise_surprises(answers: Sequence[object]) -> None:

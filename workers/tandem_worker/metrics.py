@@ -34,6 +34,10 @@ def _worker_families(state: WorkerState) -> Iterable[Metric]:
 
 
 def _kv_families(state: WorkerState, kv: KVReport) -> Iterable[Metric]:
+    yield _gauge("kv_sessions", "Open KV sessions with other workers.", kv.sessions, state)
+    yield _gauge(
+        "kv_circuits_open", "Prefill workers that are left alone after failures.", len(kv.circuits_open), state
+    )
     moved = CounterMetricFamily(f"{PREFIX}_kv_transfer_bytes", "KV bytes handed over.", labels=["role", "direction"])
     moved.add_metric([state.role, "sent"], kv.counters.bytes_sent)
     moved.add_metric([state.role, "received"], kv.counters.bytes_received)

@@ -10,6 +10,7 @@ from tandem_worker.kv_ranks import KVRanks, KVReport
 from tandem_worker.settings import Settings
 
 FRESH_S = 0.25
+CIRCUITS_SHOWN = 4  # what fits into the kilobyte of a state
 KV_WATCH_S = 2.0
 KV_SILENCE_S = 15.0  # longer than any pause of a healthy rank; the socket is served by a thread of its own
 
@@ -96,4 +97,5 @@ def build_state(settings: Settings, instance: str, slots: int, signs: Signs, *, 
         kv_usage=round(signs.load.kv_usage, 4),
         leases=signs.kv.leases,
         kv=signs.kv.counters,
+        circuits_open=signs.kv.circuits_open[:CIRCUITS_SHOWN],
     )

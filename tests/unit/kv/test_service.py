@@ -12,7 +12,7 @@ from integration.kv.relay import Relay
 from unit.kv.rank import ADDRESS, BLOCK_BYTES, TOKENS, Rank, running_rank
 
 from tandem_worker.kv.decode_side import Peer
-from tandem_worker.kv.local import LocalError, apply_release, apply_release_params, fetch_stats
+from tandem_worker.kv.local import LocalError, apply_release, apply_release_params, fetch_load, fetch_stats
 from tandem_worker.kv.service import KvServiceError
 
 REMOTE, LOCAL = [7, 3, 4, 60], [1, 2, 50, 9]
@@ -51,6 +51,9 @@ async def test_blocks_arrive_where_they_belong_and_the_lease_comes_back(prefill:
     assert sent["bytes_sent"] == received["bytes_received"] == BLOCK_BYTES * len(REMOTE)
     assert (sent["leases"], sent["sessions"], received["sessions"]) == (0, 1, 1)
     assert (sent["failures"], received["failures"]) == ({}, {})
+    whole = {"prefill": ADDRESS, "bytes_received": BLOCK_BYTES * 4, "remote_tokens": TOKENS * 4, "recomputed_tokens": 0}
+    assert await fetch_load(decode.socket, "r1") == whole
+    assert await fetch_load(decode.socket, "r2") is None
 
 
 def test_a_pull_that_is_faster_than_the_lease_waits_for_it(prefill: Rank, decode: Rank) -> None:
@@ -71,6 +74,9 @@ async def test_a_pull_without_a_lease_is_refused_in_bounded_time(prefill: Rank, 
     assert result.missing_blocks == set(LOCAL)
     assert result.recomputed_tokens == TOKENS * len(LOCAL)
     assert (await fetch_stats(decode.socket))["failures"] == {"rejected_unknown_lease": 1}
+    load = await fetch_load(decode.socket, "r1")
+    assert load is not None
+    assert (load["bytes_received"], load["remote_tokens"], load["recomputed_tokens"]) == (0, 0, TOKENS * len(LOCAL))
 
 
 async def test_a_replay_after_release_is_refused(prefill: Rank, decode: Rank) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 from unit.worker.conftest import MakeSettings
 
-from tandem_api.worker import KVCounters, Role, WorkerState
+from tandem_api.worker import KVCounters, KVLoad, Role, WorkerState
 from tandem_worker.engine_api import EngineLoad, read_load
-from tandem_worker.kv_ranks import KVReport, sum_ranks
+from tandem_worker.kv_ranks import KVReport, sum_loads, sum_ranks
 from tandem_worker.metrics import render_metrics
 from tandem_worker.vital_signs import FRESH_S, KV_SILENCE_S, Signs, VitalSigns, build_state
 
@@ -37,13 +37,29 @@ def test_ranks_of_one_engine_share_their_leases_and_add_their_bytes() -> None:
     assert report.failures == {"peer_died": 2}
 
 
+def test_circuits_of_all_ranks_are_named_by_worker() -> None:
+    ranks = [{"circuits_open": ["10.0.0.7:5600", "fd00::2:5600"]}, {"circuits_open": ["10.0.0.7:5601"]}]
+    assert sum_ranks(ranks).circuits_open == ("10.0.0.7", "fd00::2")
+
+
+def test_a_load_over_ranks_has_the_bytes_of_all_and_the_tokens_of_the_least() -> None:
+    whole = {"prefill": "10.0.0.7", "bytes_received": 8, "remote_tokens": 64, "recomputed_tokens": 0}
+    part = {**whole, "bytes_received": 2, "remote_tokens": 16, "recomputed_tokens": 48}
+    expected = KVLoad(prefill="10.0.0.7", bytes_received=10, remote_tokens=16, recomputed_tokens=48)
+    assert sum_loads([whole, part]) == expected
+    assert sum_loads([whole, None]) is None
+    assert sum_loads([]) is None
+
+
 def test_the_state_fits_into_a_kilobyte_at_its_largest(make_settings: MakeSettings) -> None:
     big = 2**53
     counters = KVCounters(**dict.fromkeys(KVCounters.model_fields, big))
-    signs = Signs(True, EngineLoad(big, big, 0.123456), KVReport(True, big, counters))
+    circuits = tuple(f"{number:039}" for number in range(9))
+    signs = Signs(True, EngineLoad(big, big, 0.123456), KVReport(True, big, counters, circuits_open=circuits))
     fleet, revision = f"{'n' * 63}/{'f' * 40}", "r" * 63
     settings = make_settings(Role.PREFILL, fleet=fleet, kv_revision=revision)
     state = build_state(settings, "i" * 32, big, signs, draining=False)
+    assert state.circuits_open
     assert len(state.model_dump_json()) <= 1024
     assert WorkerState.model_validate_json(state.model_dump_json()) == state
 

@@ -10,6 +10,7 @@ from unit.worker.conftest import MakeSettings, Run
 from unit.worker.parts import BEARER, Worker
 
 from tandem_api.worker import EngineConfig, KVTransferConfig, Role
+from tandem_worker.admin import STATE_PATH
 
 PROMPT = "The river does not hurry, and yet it reaches the sea. " * 8
 BODY = {"model": "tiny", "prompt": PROMPT, "max_tokens": 12}
@@ -108,6 +109,13 @@ async def test_prefill_and_decode_together_say_what_a_mixed_worker_says(
     assert state["kv"]["remote_tokens"] == answer["usage"]["prompt_tokens"]
     assert state["kv"]["bytes_received"] == (await _state(prefill))["kv"]["bytes_sent"] > 0
     assert (await _state(prefill))["leases"] == 0
+    load = (await _state(decode, load=ticket["remote_request_id"]))["load"]
+    assert load["prefill"] == prefill.settings.pod_ip
+    assert (load["remote_tokens"], load["bytes_received"]) == (
+        state["kv"]["remote_tokens"],
+        state["kv"]["bytes_received"],
+    )
+    assert (await _state(decode, load="of-nobody"))["load"] is None
 
 
 async def test_a_ticket_that_is_forged_foreign_reused_or_for_another_prompt_is_counted_and_recomputed(
@@ -229,9 +237,9 @@ async def _break(ask: Ask, worker: Worker, **fault: Any) -> None:
     assert (await ask(worker, "/sim/faults", fault))[0] == 200
 
 
-async def _state(worker: Worker) -> Any:
+async def _state(worker: Worker, **query: str) -> Any:
     await asyncio.sleep(0.3)  # the state is a quarter of a second old at most
-    async with aiohttp.ClientSession() as client, client.get(worker.admin + "/tandem/v1/state") as answer:
+    async with aiohttp.ClientSession() as client, client.get(worker.admin + STATE_PATH, params=query) as answer:
         return await answer.json()
 
 

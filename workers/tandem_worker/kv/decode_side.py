@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from tandem_api.worker import LOADS_REMEMBERED
 from tandem_worker.kv.counters import Counters
 from tandem_worker.kv.datapath import DataPath, Moved, Order, Pace, Reports
 from tandem_worker.kv.layout import KvLayout
@@ -27,6 +28,7 @@ from tandem_worker.kv.puller import (
     State,
     StopReceive,
 )
+from tandem_worker.kv.recent_loads import RecentLoad, RecentLoads
 from tandem_worker.kv.tcp import CONTROL_MAGIC
 from tandem_worker.kv.transport import Edge, Transport
 
@@ -71,6 +73,7 @@ class DecodeSide:
         self._on_loaded = on_loaded
         self._peers: dict[Peer, _Dealings] = {}
         self._loads: dict[str, Load] = {}
+        self._recent = RecentLoads(LOADS_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -82,6 +85,10 @@ class DecodeSide:
         now_s = _now_s()
         open_ones = (peer for peer, it in self._peers.items() if it.puller.circuit.is_open(now_s))
         return [f"{peer.host}:{peer.port}" for peer in open_ones]
+
+    def find_load(self, remote_request_id: str) -> RecentLoad | None:
+        """What came of a load that has ended, unless it was long ago."""
+        return self._recent.find(remote_request_id)
 
     def load(self, load: Load, pulls: Sequence[tuple[Peer, Job]]) -> None:
         """Begin a load of one or several pulls; `load.open_pulls` is their number."""
@@ -146,15 +153,16 @@ class DecodeSide:
                 case Disconnect(link):
                     self._disconnect(dealings, link)
                 case Finished():
-                    self._on_finished(action)
+                    self._on_finished(dealings.peer, action)
                 case Failed(reason):
                     self._counters.failures[reason] += 1
 
-    def _on_finished(self, end: Finished) -> None:
+    def _on_finished(self, peer: Peer, end: Finished) -> None:
         load = self._loads[end.job.key]
         result = load.on_pulled(self._layout, end.job.local_heads, end.chunk_bytes, end.chunks, end.fault)
         if result is not None:
             del self._loads[end.job.key]
+            self._recent.remember(str(end.job.ticket["remote_request_id"]), peer.host, result)
             self._on_loaded(result)
 
     def _disconnect(self, dealings: _Dealings, link: int) -> None:

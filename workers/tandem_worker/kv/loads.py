@@ -17,6 +17,7 @@ class LoadResult:
     must_recompute_all: bool
     remote_tokens: int
     recomputed_tokens: int
+    bytes_received: int = 0
 
 
 @dataclass(slots=True)
@@ -30,25 +31,27 @@ class Load:
     block_size: int
     open_pulls: int
     _missing: set[tuple[int, int]] = field(default_factory=set)
+    _bytes_received: int = 0
 
     def on_pulled(
         self, layout: KvLayout, heads: Sequence[HeadSlice], chunk_bytes: int, chunks: int, fault: str | None
     ) -> LoadResult | None:
         """One pull ended after `chunks` chunks; the result when it was the last."""
+        planned = plan_chunks(layout, self.local_blocks, heads, max(1, chunk_bytes))
+        self._bytes_received += sum(chunk.size_bytes for chunk in planned[:chunks])
         if fault is not None:
-            planned = plan_chunks(layout, self.local_blocks, heads, max(1, chunk_bytes))
             self._missing.update(missing_positions(planned, chunks))
         self.open_pulls -= 1
         return self._conclude() if self.open_pulls == 0 else None
 
     def _conclude(self) -> LoadResult:
         if not self._missing:
-            return LoadResult(self.request_id, frozenset(), False, self.tokens, 0)
+            return LoadResult(self.request_id, frozenset(), False, self.tokens, 0, self._bytes_received)
         if len(self.local_blocks) > 1:
             recomputed = self.local_tokens + self.tokens
-            return LoadResult(self.request_id, frozenset(), True, 0, recomputed)
+            return LoadResult(self.request_id, frozenset(), True, 0, recomputed, self._bytes_received)
         first = min(position for _, position in self._missing)
         came = min(first * self.block_size, self.tokens)
         ids = self.local_blocks[0]
         missing = frozenset(ids[position] for _, position in self._missing)
-        return LoadResult(self.request_id, missing, False, came, self.tokens - came)
+        return LoadResult(self.request_id, missing, False, came, self.tokens - came, self._bytes_received)

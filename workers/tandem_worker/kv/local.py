@@ -15,6 +15,13 @@ async def fetch_stats(path: Path, timeout_s: float = 1.0) -> dict[str, Any]:
     return await _ask(path, {"op": "stats"}, timeout_s)
 
 
+async def fetch_load(path: Path, remote_request_id: str, timeout_s: float = 1.0) -> dict[str, Any] | None:
+    """What came of one of the rank's last loads; None when it is not among them. Raises LocalError."""
+    reply = await _ask(path, {"op": "load", "request_id": remote_request_id}, timeout_s)
+    load: dict[str, Any] | None = reply["load"]
+    return load
+
+
 async def apply_release(path: Path, request_id: str, timeout_s: float = 1.0) -> int:
     """End the leases whose id contains `request_id`, now and for a minute to come; returns how many ended now."""
     return _released(await _ask(path, {"op": "release", "request_id": request_id}, timeout_s))

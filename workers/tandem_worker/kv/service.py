@@ -209,11 +209,15 @@ class KvService:
         match request:
             case {"op": "stats"}:
                 return self._stats()
+            case {"op": "load", "request_id": str(remote_request_id)}:
+                load = self._decode.find_load(remote_request_id)
+                return {"load": load.to_dict() if load else None}
             case {"op": "release", "request_id": str(substring)} if len(substring) >= _MIN_SUBSTRING:
                 return self._release_order(substring)
             case {"op": "release", "params": dict(params)}:
                 return self._release_params(params)
-        return {"error": f"unknown op; stats, or release with request_id (>= {_MIN_SUBSTRING} long) or params"}
+        known = f"stats, load with request_id, or release with request_id (>= {_MIN_SUBSTRING} long) or params"
+        return {"error": f"unknown op; {known}"}
 
     def _stats(self) -> dict[str, Any]:
         leases = self._prefill.provider.leases

@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from tandem_api.worker import LOADS_REMEMBERED
 from tandem_worker.engines.sim.settings import SimSettings
 from tandem_worker.engines.sim.timing import transfer_ms
 from tandem_worker.kv.keys import KeyFiles
 from tandem_worker.kv.leases import LeaseTable
+from tandem_worker.kv.loads import LoadResult
 from tandem_worker.kv.local_server import serve_local
 from tandem_worker.kv.params import Ticket, TicketError, digest_prompt, issue_ticket, read_ticket
+from tandem_worker.kv.recent_loads import RecentLoads
 from tandem_worker.settings import Settings
 
 TOMBSTONE_S = 60.0
@@ -45,6 +48,7 @@ class Handover:
         self._totals: Counter[str] = Counter()
         self._transfer_s = 0.0
         self._failures: Counter[str] = Counter()
+        self._recent = RecentLoads(LOADS_REMEMBERED)
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
@@ -92,8 +96,14 @@ class Handover:
             self._count_failure(error, params)
             return 0
         self._transfer_s += time.monotonic() - started_s
-        self._totals.update(transfers=1, bytes_received=tokens * self._sim.kv_token_bytes, remote_tokens=tokens)
+        self._count_load(ticket, tokens)
         return tokens
+
+    def _count_load(self, ticket: Ticket, tokens: int) -> None:
+        size_bytes = tokens * self._sim.kv_token_bytes
+        self._totals.update(transfers=1, bytes_received=size_bytes, remote_tokens=tokens)
+        result = LoadResult(ticket.remote_request_id, frozenset(), False, tokens, 0, size_bytes)
+        self._recent.remember(ticket.remote_request_id, ticket.remote_host, result)
 
     def _check(self, params: Mapping[str, Any], prompt: str) -> Ticket:
         ticket = read_ticket(params, self._settings.config.fleet, self._signer)
@@ -154,8 +164,11 @@ class Handover:
     def _answer_local(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("op") == "stats":
             return self._stats()
+        if request.get("op") == "load":
+            load = self._recent.find(str(request.get("request_id")))
+            return {"load": load.to_dict() if load else None}
         if request.get("op") != "release":
-            return {"error": "op must be stats or release"}
+            return {"error": "op must be stats, load or release"}
         target = request.get("request_id") or request.get("params", {}).get("remote_request_id")
         if not isinstance(target, str) or not target:
             return {"error": "request_id or params.remote_request_id is missing"}
