@@ -1,6 +1,7 @@
 """What can go wrong with one request, each with its HTTP status, in the error shape that OpenAI's clients read."""
 
 from tandem_router import jsontext
+from tandem_router.http1.messages import Headers
 
 
 class RequestError(Exception):
@@ -13,19 +14,27 @@ class RequestError(Exception):
         message: one sentence for people: what is wrong, and the fix.
         param: the field of the request that is at fault, if one is.
         retry_after_s: when asking again may succeed.
+        headers: of the answer, beside those that every error has.
     """
 
     status = 500
     kind = "internal_error"
 
     def __init__(
-        self, message: str, *, code: str | None = None, param: str | None = None, retry_after_s: int | None = None
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        headers: Headers | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.param = param
         self.retry_after_s = retry_after_s
+        self.headers = headers or []
 
     def to_json(self) -> bytes:
         """Body of the answer: `{"error": {"message", "type", "param", "code"}}`."""
@@ -88,10 +97,17 @@ class RequestTooSlowError(BadRequestError):
 
 
 class UnauthorizedError(RequestError):
-    """The bearer token is missing or wrong (internal listener)."""
+    """The credentials are missing or wrong."""
 
     status = 401
     kind = "authentication_error"
+
+
+class RateLimitedError(RequestError):
+    """A limit of the caller's tenant is reached; others are served."""
+
+    status = 429
+    kind = "rate_limit_error"
 
 
 class OverloadedError(RequestError):

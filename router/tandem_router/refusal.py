@@ -10,7 +10,7 @@ JSON_TYPE = (b"Content-Type", b"application/json")
 
 def send_error(writer: ResponseWriter, error: RequestError, request_id: bytes | None) -> None:
     """Answer with `error` in OpenAI's shape."""
-    headers: Headers = [JSON_TYPE]
+    headers: Headers = [JSON_TYPE, *error.headers]
     if request_id is not None:
         headers.append((REQUEST_ID, request_id))
     if error.retry_after_s is not None:
