@@ -11,6 +11,7 @@ gives the new key out as that one first, then swaps the two, then takes the old 
 """
 
 import base64
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -29,6 +30,7 @@ __all__ = [
     "KEY_ID_FILE",
     "KV_KEY_FILE",
     "KV_PREVIOUS_FILE",
+    "RootKeys",
     "decode_key",
     "derive_engine_token",
     "derive_internal_token",
@@ -46,6 +48,19 @@ ROOT_KEY_FILE = "root.key"
 ROOT_PREVIOUS_FILE = "root.previous"
 ROUTER_KEY_FILE = "router.key"
 ROUTER_PREVIOUS_FILE = "router.previous"
+
+
+@dataclass(frozen=True)
+class RootKeys:
+    """The root that everything is derived from, and another that is accepted too while keys are being rotated."""
+
+    current: bytes = field(repr=False)
+    previous: bytes | None = field(default=None, repr=False)
+
+    def internal_tokens(self) -> tuple[str, ...]:
+        """Bearers of the routers' internal listener, the usual one first."""
+        roots = (self.current, self.previous)
+        return tuple(derive_internal_token(derive_router_key(root)) for root in roots if root is not None)
 
 
 def fleet_secret_name(fleet: str) -> str:

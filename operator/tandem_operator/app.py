@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tandem_api import labels
+from tandem_core.keys import RootKeys
 from tandem_operator.cluster import Cluster
 from tandem_operator.control import WORKERS, Control, is_settled, take_event
 from tandem_operator.credentials import Credentials, load_credentials
@@ -23,7 +24,7 @@ from tandem_operator.logs import configure_logging
 from tandem_operator.metrics import Metrics
 from tandem_operator.model import Defaults, Key
 from tandem_operator.reconcile import Reconciler
-from tandem_operator.root_keys import ensure_root_key
+from tandem_operator.root_keys import ensure_root_keys
 from tandem_operator.routers import Routers
 from tandem_operator.server import start_server
 from tandem_operator.settings import Settings, read_settings
@@ -33,6 +34,7 @@ from tandem_operator.workqueue import WorkQueue
 
 _log = logging.getLogger(__name__)
 _WAIT_S = 1.0
+_KEYS_PERIOD_S = 15.0
 _KOPF_EXIT_S = 5.0
 
 
@@ -161,24 +163,46 @@ class Operator:
             while True:
                 await self._gained.wait()
                 self._gained.clear()
-                root = await self._take_up()
-                if not self._reconciler.root_key:
-                    polling.create_task(self._routers.run(root))
-                self._reconciler.root_key = root
+                is_first = self._reconciler.roots is None
+                self._use_keys(await self._take_up())
+                if is_first:
+                    polling.create_task(self._routers.run())
+                    polling.create_task(self._follow_keys())
                 self._control.enqueue_all(self._store)
                 _log.info("leading as %s", self._settings.identity)
 
-    async def _take_up(self) -> bytes:
-        """The root key, once the store has held everything."""
+    async def _take_up(self) -> RootKeys:
+        """The root keys, once the store has held everything."""
         while True:
             try:
-                root = await ensure_root_key(self._cluster, self._home)
+                roots = await ensure_root_keys(self._cluster, self._home, self._reconciler.roots)
                 if not self._sweeper.is_synced:
                     await self._sweeper.sweep()
-                return root
+                return roots
             except (ApiError, NotLeader) as error:
                 _log.warning("cannot take up the fleets yet: %s", error)
                 await asyncio.sleep(_WAIT_S)
+
+    def _use_keys(self, roots: RootKeys) -> None:
+        self._reconciler.roots = roots
+        self._routers.use(roots)
+
+    async def _follow_keys(self) -> None:
+        """Notices a rotation: there is no watch on Secrets, and the operator may not list them."""
+        while True:
+            await asyncio.sleep(_KEYS_PERIOD_S)
+            try:
+                self._tenure.check()
+                roots = await ensure_root_keys(self._cluster, self._home, self._reconciler.roots)
+            except NotLeader:
+                continue
+            except (ApiError, ConfigurationError) as error:
+                _log.warning("the keys stay as they were: %s", error)
+                continue
+            if roots != self._reconciler.roots:
+                _log.info("the root keys changed: every fleet gets its new ones")
+                self._use_keys(roots)
+                self._control.enqueue_all(self._store)
 
     def _take_event(self, kind: Kind, event_type: str | None, obj: Manifest) -> None:
         take_event(self._store, self._sweeper.ask, kind, event_type, obj)

@@ -61,7 +61,7 @@ class Control:
         while True:
             key = await self._queue.get()
             try:
-                if self._tenure.is_held and reconciler.root_key:
+                if self._tenure.is_held and reconciler.roots:
                     await self._process(key, reconciler)
             finally:
                 self._started.pop(key, None)

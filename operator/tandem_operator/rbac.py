@@ -65,6 +65,7 @@ ACCESS = (
     Access(Scope.HOME, kinds.LEASE, ("create", "get", "update")),
     Access(Scope.HOME, kinds.SECRET, ("create",)),
     Access(Scope.HOME, kinds.SECRET, ("get",), names=(keys.ROOT_SECRET, keys.ROUTER_SECRET)),
+    Access(Scope.HOME, kinds.SECRET, ("patch",), names=(keys.ROUTER_SECRET,)),
     # Routers are found by their pods. The watches cover all kinds, whether or not the namespace is served.
     *(Access(Scope.HOME, kind, _WATCH) for kind in kinds.WATCHED),
 )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tandem_core.keys import fleet_secret_name
+from tandem_core.keys import RootKeys, fleet_secret_name
 from tandem_operator.act import act, describe
 from tandem_operator.cluster import Cluster
 from tandem_operator.errors import Conflict, NotFound, Rejected
@@ -32,7 +32,7 @@ class Reconciler:
     """Everything that a reconciliation touches.
 
     Attributes:
-        root_key: set by the leader before the first reconciliation.
+        roots: set by the leader before the first reconciliation.
     """
 
     cluster: Cluster
@@ -40,7 +40,7 @@ class Reconciler:
     defaults: Defaults
     now: Callable[[], datetime]
     routers: Callable[[str], RouterView]  # uid → what the routers say
-    root_key: bytes = field(default=b"", repr=False)
+    roots: RootKeys | None = field(default=None, repr=False)
     _secrets: dict[str, Manifest] = field(default_factory=dict, repr=False)  # fleet uid → its Secret
 
     async def reconcile(self, key: Key) -> datetime | None:
@@ -81,8 +81,9 @@ class Reconciler:
         return await self._observe(fleet), None
 
     async def _observe(self, fleet: Fleet) -> Snapshot:
+        assert self.roots is not None, "nothing is reconciled before the lease is held"
         secret = await self._fetch_secret(fleet)
-        keys = derive_fleet_keys(self.root_key, fleet.uid)
+        keys = derive_fleet_keys(self.roots, fleet.uid)
         return observe(fleet, self.store, self.defaults, keys, secret, self.routers(fleet.uid))
 
     async def _act_all(self, fleet: Fleet, actions: tuple[Action, ...]) -> Refusal | None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tandem_api import labels
 from tandem_api.router import FLEETS_PATH, FleetReport, RouterReport
-from tandem_core.keys import derive_internal_token, derive_router_key
+from tandem_core.keys import RootKeys
 from tandem_operator.kinds import POD, Manifest
 from tandem_operator.model import Key, RouterView
 from tandem_operator.store import Store
@@ -36,6 +36,7 @@ class Routers:
         self._store, self._namespace = store, namespace
         self._changed, self._is_settled = changed, is_settled
         self._reports: dict[str, RouterReport] = {}  # pod name → report
+        self._tokens: tuple[str, ...] = ()
         self._pods = 0
 
     def view(self, uid: str) -> RouterView:
@@ -43,17 +44,20 @@ class Routers:
         reports = tuple(f for r in self._reports.values() for f in r.fleets if f.uid == uid)
         return RouterView(self._pods, len(self._reports), reports)
 
-    async def run(self, root_key: bytes) -> None:
-        """Polls for ever."""
-        token = derive_internal_token(derive_router_key(root_key))
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers={"Authorization": f"Bearer {token}"}) as session:
+    def use(self, roots: RootKeys) -> None:
+        """Shows tokens of these keys from now on."""
+        self._tokens = roots.internal_tokens()
+
+    async def run(self) -> None:
+        """Polls for ever; call `use` first."""
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             while True:
                 await self._poll(session)
                 await asyncio.sleep(SETTLED_PERIOD_S if self._is_settled() else UNSETTLED_PERIOD_S)
 
     async def _poll(self, session: aiohttp.ClientSession) -> None:
         pods = [pod for pod in self._store.all(POD) if is_router(pod, self._namespace)]
-        answers = await asyncio.gather(*(_fetch_report(session, pod["status"]["podIP"]) for pod in pods))
+        answers = await asyncio.gather(*(_fetch_report(session, pod["status"]["podIP"], self._tokens) for pod in pods))
         reports = {pod["metadata"]["name"]: r for pod, r in zip(pods, answers, strict=True) if r}
         before, self._reports = self._reports, reports
         shape_changed = (len(pods), len(reports)) != (self._pods, len(before))
@@ -83,14 +87,22 @@ def _essence(fleet: FleetReport) -> tuple[Key, tuple[object, ...]]:
     return Key(fleet.namespace, fleet.name), (fleet.uid, fleet.generation, fleet.name_conflict, *proofs)
 
 
-async def _fetch_report(session: aiohttp.ClientSession, address: str) -> RouterReport | None:
+async def _fetch_report(session: aiohttp.ClientSession, address: str, tokens: Iterable[str]) -> RouterReport | None:
+    """A router's report; while keys are rotated it may still know, or already, only the second token."""
     host = f"[{address}]" if ":" in address else address
+    status = 0
     try:
-        async with session.get(f"http://{host}:{labels.ROUTER_INTERNAL_PORT}{FLEETS_PATH}") as response:
-            if response.status != 200:
-                _log.warning("router %s answers %d", address, response.status)
-                return None
-            return RouterReport.model_validate_json(await response.read())
+        for token in tokens:
+            url, headers = (
+                f"http://{host}:{labels.ROUTER_INTERNAL_PORT}{FLEETS_PATH}",
+                {"Authorization": f"Bearer {token}"},
+            )
+            async with session.get(url, headers=headers) as response:
+                if response.status == 200:
+                    return RouterReport.model_validate_json(await response.read())
+                status = response.status
+        _log.warning("router %s answers %d", address, status)
+        return None
     except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
         _log.info("router %s gives no report: %s", address, error or "no answer in time")
         return None

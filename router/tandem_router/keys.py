@@ -49,7 +49,7 @@ class KeyRing:
         if stamps == self._stamps:
             return
         current = _read_key(self._file)
-        other = _read_key(self._other_file) if stamps[1] is not None else None
+        other = _read_key(self._other_file) if _holds_text(self._other_file) else None
         self._keys = (current,) if other is None else (current, other)
         self._stamps = stamps
         self._engine_tokens.clear()
@@ -81,6 +81,13 @@ def _stamp(path: Path) -> _Stamp:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_ino
+
+
+def _holds_text(path: Path) -> bool:
+    try:
+        return bool(path.read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _read_key(path: Path) -> bytes:

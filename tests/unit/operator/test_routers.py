@@ -11,7 +11,7 @@ from unit.operator.test_store import recorded
 
 from tandem_api import labels
 from tandem_api.router import FLEETS_PATH, FleetReport, RouterReport
-from tandem_core.keys import derive_internal_token, derive_router_key
+from tandem_core.keys import RootKeys, derive_internal_token, derive_router_key
 from tandem_operator.kinds import POD, Manifest
 from tandem_operator.model import Key
 from tandem_operator.routers import Routers, is_router
@@ -45,7 +45,8 @@ async def answers() -> AsyncIterator[list[web.Response | RouterReport]]:
     token = derive_internal_token(derive_router_key(ROOT))
 
     async def serve(request: web.Request) -> web.Response:
-        assert request.headers["Authorization"] == f"Bearer {token}"
+        if request.headers["Authorization"] != f"Bearer {token}":
+            return web.Response(status=401)
         entry = queue.pop(0) if len(queue) > 1 else queue[0]
         return entry if isinstance(entry, web.Response) else web.Response(text=entry.model_dump_json())
 
@@ -58,8 +59,9 @@ async def answers() -> AsyncIterator[list[web.Response | RouterReport]]:
     await runner.cleanup()
 
 
-async def poll_for(routers: Routers, seconds: float) -> None:
-    polling = asyncio.create_task(routers.run(ROOT))
+async def poll_for(routers: Routers, seconds: float, roots: RootKeys | None = None) -> None:
+    routers.use(roots or RootKeys(ROOT))
+    polling = asyncio.create_task(routers.run())
     await asyncio.sleep(seconds)
     polling.cancel()
     await asyncio.gather(polling, return_exceptions=True)
@@ -74,6 +76,20 @@ async def test_a_report_is_kept_and_its_fleet_looked_at(answers: list[web.Respon
     view = routers.view("u")
     assert (view.pods, view.answering, [r.generation for r in view.reports]) == (1, 1, [1])
     assert routers.view("other").reports == ()
+
+
+@pytest.mark.parametrize(
+    ("roots", "answering"),
+    [(RootKeys(b"n" * 32, ROOT), 1), (RootKeys(ROOT, b"n" * 32), 1), (RootKeys(b"n" * 32), 0)],
+)
+async def test_a_router_that_knows_only_the_other_key_is_asked_with_it(
+    answers: list[web.Response | RouterReport], roots: RootKeys, answering: int
+) -> None:
+    store, _ = recorded()
+    store.upsert(POD, make_router())
+    routers = Routers(store, "home", lambda _: None, lambda: True)
+    await poll_for(routers, 0.3, roots)
+    assert routers.view("u").answering == answering
 
 
 @pytest.mark.parametrize("answer", [web.Response(status=500), web.Response(text="{"), web.Response(text="[]")])
