@@ -1,0 +1,84 @@
+"""The gateway of a running router: one gate at a time, replaced as a whole when the tenants file changes."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tandem_router.errors import UnauthorizedError
+from tandem_router.gateway.config import GatewayConfig, Tenant
+from tandem_router.gateway.files import TenantsFile
+from tandem_router.gateway.gate import Gate
+from tandem_router.gateway.jwks import JwksKeeper
+from tandem_router.gateway.limits import Share
+from tandem_router.gateway.principal import Principal
+from tandem_router.gateway.signed_tokens import UnknownKeyError
+from tandem_router.http1.messages import Headers
+
+TICK_S = 1.0
+EVERYBODY = "default"
+
+
+class Gateway:
+    """Authenticates requests. Without a tenants file everybody may ask, and credentials are not looked at."""
+
+    def __init__(self, path: Path | None, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+        """Read the tenants file.
+
+        Raises:
+            GatewayConfigError: it cannot be used: a router that does not know whom to trust must not start.
+        """
+        self._clock = clock
+        self._wall = wall
+        self._file = None if path is None else TenantsFile(path)
+        self.is_open = self._file is None
+        self.failed_logins = 0
+        self._install(open_to_everybody() if self._file is None else self._file.read())
+
+    def _install(self, config: GatewayConfig) -> None:
+        gate = Gate(config, self._clock(), previous=getattr(self, "gate", None))
+        self.gate = gate
+        self._keeper = JwksKeeper(gate, self._clock)
+
+    def authenticate(self, headers: Headers) -> Principal:
+        """Who asks.
+
+        Raises:
+            UnauthorizedError: no credentials, or none that open anything.
+        """
+        if self.is_open:
+            headers = []
+        try:
+            return self.gate.authenticate(headers, self._wall())
+        except UnauthorizedError as error:
+            self.failed_logins += 1
+            if isinstance(error.__cause__, UnknownKeyError):
+                self._keeper.hurry()
+            raise
+
+    def set_share(self, share: Share) -> None:
+        """This replica owns another part of all limits."""
+        if share != self.gate.share:
+            self.gate.set_share(share, self._clock())
+
+    @property
+    def refused(self) -> str | None:
+        """Why the tenants file as it is now is not in use; None when it is."""
+        return None if self._file is None else self._file.refused
+
+    def follow(self) -> None:
+        """Take over the tenants file if it has changed and can be used."""
+        if self._file is not None:
+            self._file.refresh(self._install)
+
+    async def run(self) -> None:
+        """Follow the file and the issuers' keys, for ever."""
+        while True:
+            self.follow()
+            await self._keeper.refresh()
+            await asyncio.sleep(TICK_S)
+
+
+def open_to_everybody() -> GatewayConfig:
+    """One tenant without limits, for requests without credentials."""
+    return GatewayConfig(tenants=(Tenant(name=EVERYBODY),), anonymous=EVERYBODY)
