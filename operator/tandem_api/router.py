@@ -1,7 +1,7 @@
 """What routers tell the operator on the internal listener (bearer token).
 
 `GET /internal/v1/fleets`            what a router sees of every fleet: `RouterReport`
-`GET /internal/v1/demand?cursor=N`   what was asked of it since second N: `DemandAnswer`; `&fleet=namespace/name` for one
+`GET /internal/v1/demand?cursor=N`   what was asked of it since second N: `DemandAnswer`; of one with `&fleet=ns/name`
 """
 
 from typing import NamedTuple

@@ -1,78 +1,50 @@
-"""The InferenceDeployment that a simulation runs: the same object that is applied to a cluster.
-
-Fields that the CRD of this release does not have yet (min, max, isolatedFactor, gpuBudget, ratio, performanceProfile)
-are read from the same places of the file where DESIGN §4 puts them.
-"""
+"""The InferenceDeployment that a simulation runs: the same object that is applied to a cluster, with defaults for what
+only mode Objectives needs (bounds of the pools, the performance profile)."""
 
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from tandem_api.schema import Resource
-from tandem_api.v1alpha1 import Autoscaling, Engine, InferenceDeployment, InferenceDeploymentSpec, Objective, Pool
-from tandem_core.profiles import Profile, UnknownProfileError, find_profile
-from tandem_core.targets import PERCENTILES, Objectives
+from tandem_api.v1alpha1 import (
+    InferenceDeployment,
+    InferenceDeploymentSpec,
+    Objective,
+    Pool,
+    TtftObjective,
+)
+from tandem_api.v1alpha1 import Objectives as WrittenObjectives
+from tandem_core.profiles import Profile, UnknownProfileError
+from tandem_core.targets import Objectives
+from tandem_operator.autoscale.configure import (
+    count_slots,
+    read_limits,
+    read_objectives,
+    read_profile,
+    read_ratio,
+)
 from tandem_operator.autoscale.settings import BadSettingsError, PoolLimits, Ratio
 from tandem_simulator.conditions import Sizes
 from tandem_simulator.errors import FleetError
 
 DEFAULT_MAX = 256
-DEFAULT_SLOTS = 256
-DEFAULT_ISOLATED_FACTOR = 3.0
 
 
-class SimulatedPool(Pool):
-    """A pool with bounds."""
-
-    min: Annotated[int, Field(ge=0, le=10_000)] = 1
-    max: Annotated[int, Field(ge=0, le=10_000)] = DEFAULT_MAX
-
-
-class SimulatedEngine(Engine):
-    """An engine with a named performance profile."""
-
-    performance_profile: Annotated[str | None, Field(max_length=63)] = None
-
-
-class TtftObjective(Objective):
-    """A TTFT objective that long prompts may stretch."""
-
-    isolated_factor: Annotated[float, Field(ge=0, le=1000)] = DEFAULT_ISOLATED_FACTOR
-
-
-class SimulatedObjectives(Resource):
+class SimulatedObjectives(WrittenObjectives):
     """Both are needed: attainment is defined by them."""
 
     ttft: TtftObjective
     tpot: Objective
 
 
-class RatioBounds(Resource):
-    """Prefill workers per decode worker."""
-
-    min: Annotated[float, Field(ge=0)] = 0.0
-    max: Annotated[float, Field(ge=0)] = float("inf")
-
-
-class SimulatedAutoscaling(Autoscaling):
-    """Limits of both pools together."""
-
-    gpu_budget: Annotated[int | None, Field(ge=0)] = None
-    ratio: RatioBounds = RatioBounds()
-
-
 class SimulatedSpec(InferenceDeploymentSpec):
     """The spec, with what the simulation needs made compulsory."""
 
-    engine: SimulatedEngine = SimulatedEngine()
-    prefill: SimulatedPool
-    decode: SimulatedPool
-    objectives: SimulatedObjectives  # type: ignore[assignment]  # stricter than the CRD, on purpose
-    autoscaling: SimulatedAutoscaling = SimulatedAutoscaling()
+    prefill: Pool
+    objectives: SimulatedObjectives
 
 
 class SimulatedDeployment(InferenceDeployment):
@@ -142,18 +114,16 @@ def _hint(field: str) -> str:
 
 def _build(found: SimulatedDeployment, gpu: str, profile: str | None) -> FleetSpec:
     spec = found.spec
-    chosen = find_profile(profile or spec.engine.performance_profile or _guess_profile(spec, gpu))
-    ratio = spec.autoscaling.ratio
     return FleetSpec(
         name=str(found.metadata.get("name", path_safe(spec.served_name))),
-        profile=_with_batching(chosen, spec),
-        objectives=_objectives(spec.objectives),
-        replicas=Sizes(spec.prefill.replicas, spec.decode.replicas),
-        prefill=_limits("prefill", spec.prefill),
-        decode=_limits("decode", spec.decode),
-        ratio=Ratio(ratio.min, ratio.max),
+        profile=read_profile(spec, profile or _guess_profile(spec, gpu)),
+        objectives=read_objectives(spec.objectives),
+        replicas=Sizes(_first_size(spec.prefill), _first_size(spec.decode)),
+        prefill=_limits("spec.prefill", spec.prefill),
+        decode=_limits("spec.decode", spec.decode),
+        ratio=read_ratio(spec.autoscaling.ratio),
         gpu_budget=spec.autoscaling.gpu_budget,
-        max_sequences=_slots(spec),
+        max_sequences=count_slots(spec),
         drain_s=float(spec.drain.timeout_seconds),
     )
 
@@ -163,8 +133,14 @@ def path_safe(name: str) -> str:
     return name.replace("/", "-")
 
 
-def _guess_profile(spec: SimulatedSpec, gpu: str) -> str:
-    """From the size in the model's name (`…-70B-…`) and the tensor parallelism."""
+def _first_size(pool: Pool) -> int:
+    return pool.min if pool.replicas is None else pool.replicas
+
+
+def _guess_profile(spec: SimulatedSpec, gpu: str) -> str | None:
+    """Where the spec says nothing: from the size in the model's name (`…-70B-…`) and the tensor parallelism."""
+    if spec.engine.performance_profile is not None or spec.engine.performance_model is not None:
+        return None
     size = re.search(r"(?<![\d.])(\d+)b\b", spec.model.name.lower())
     if size is None:
         raise FleetError(
@@ -173,41 +149,6 @@ def _guess_profile(spec: SimulatedSpec, gpu: str) -> str:
     return f"{size[1]}b-{gpu}-tp{spec.decode.parallelism.tensor}"
 
 
-def _with_batching(profile: Profile, spec: SimulatedSpec) -> Profile:
-    batching = _batching(spec, spec.prefill)
-    if batching is None:
-        return profile
-    return replace(profile, performance=replace(profile.performance, step_tokens=batching))
-
-
-def _batching(spec: SimulatedSpec, pool: Pool) -> int | None:
-    for settings in (pool.engine_overrides, spec.engine):
-        if settings is not None and settings.batching is not None and settings.batching.max_num_batched_tokens:
-            return settings.batching.max_num_batched_tokens
-    return None
-
-
-def _slots(spec: SimulatedSpec) -> int:
-    for settings in (spec.decode.engine_overrides, spec.engine):
-        if settings is not None and settings.batching is not None and settings.batching.max_num_seqs:
-            return settings.batching.max_num_seqs
-    return DEFAULT_SLOTS
-
-
-def _objectives(given: SimulatedObjectives) -> Objectives:
-    return Objectives(
-        ttft_s=given.ttft.seconds,
-        tpot_s=given.tpot.seconds,
-        ttft_share=PERCENTILES[given.ttft.percentile],
-        tpot_share=PERCENTILES[given.tpot.percentile],
-        isolated_factor=given.ttft.isolated_factor,
-    )
-
-
-def _limits(role: str, pool: SimulatedPool) -> PoolLimits:
-    gpus = pool.resources.gpu
-    gpus = pool.parallelism.tensor * pool.parallelism.pipeline if gpus is None else gpus
-    try:
-        return PoolLimits(gpus, pool.min, pool.max)
-    except BadSettingsError as error:
-        raise FleetError(f"spec.{role}: {error}") from None
+def _limits(path: str, pool: Pool) -> PoolLimits:
+    limits = read_limits(path, pool)
+    return limits if pool.max is not None else replace(limits, maximum=max(DEFAULT_MAX, limits.minimum))

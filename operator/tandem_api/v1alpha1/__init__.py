@@ -3,41 +3,62 @@
 What admission can know to be wrong is refused here by CEL, with a message that names the field and the fix.
 """
 
-from tandem_api.v1alpha1.engine import Batching, Engine, EngineSettings, KVCache
+from tandem_api.v1alpha1.autoscaling import Autoscaling, Objective, Objectives, RatioBounds, Schedule, TtftObjective
+from tandem_api.v1alpha1.engine import Batching, Engine, EnginePerformance, EngineSettings, KVCache
 from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, InferenceDeploymentSpec
 from tandem_api.v1alpha1.model import Model, SecretKey
-from tandem_api.v1alpha1.policies import Autoscaling, Drain, KVTransfer, Objective, Objectives, Rollout, Routing
+from tandem_api.v1alpha1.policies import Drain, KVTransfer, Rollout, Routing
 from tandem_api.v1alpha1.pool import LocalObjectReference, Parallelism, PodTemplate, Pool, Resources, Toleration
+from tandem_api.v1alpha1.scaling_status import (
+    AutoscalerMemoryStatus,
+    DecisionStatus,
+    HoldStatus,
+    LatencyStatus,
+    ObjectivesStatus,
+    PoolDecisionStatus,
+    PoolMemoryStatus,
+)
 from tandem_api.v1alpha1.status import Condition, InferenceDeploymentStatus, PoolStatus, RevisionStatus
 from tandem_api.v1alpha1.worker_pool import MAX_NAME_LENGTH, WorkerPool, WorkerPoolSpec, WorkerPoolStatus
 
 __all__ = [
     "MAX_NAME_LENGTH",
+    "AutoscalerMemoryStatus",
     "Autoscaling",
     "Batching",
     "Condition",
+    "DecisionStatus",
     "Drain",
     "Engine",
+    "EnginePerformance",
     "EngineSettings",
+    "HoldStatus",
     "InferenceDeployment",
     "InferenceDeploymentSpec",
     "InferenceDeploymentStatus",
     "KVCache",
     "KVTransfer",
+    "LatencyStatus",
     "LocalObjectReference",
     "Model",
     "Objective",
     "Objectives",
+    "ObjectivesStatus",
     "Parallelism",
     "PodTemplate",
     "Pool",
+    "PoolDecisionStatus",
+    "PoolMemoryStatus",
     "PoolStatus",
+    "RatioBounds",
     "Resources",
     "RevisionStatus",
     "Rollout",
     "Routing",
+    "Schedule",
     "SecretKey",
     "Toleration",
+    "TtftObjective",
     "WorkerPool",
     "WorkerPoolSpec",
     "WorkerPoolStatus",

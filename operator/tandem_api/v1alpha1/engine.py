@@ -62,6 +62,24 @@ class EngineSettings(Resource):
     )
 
 
+class EnginePerformance(Resource):
+    """Speed of one worker, where no shipped profile fits (docs/autoscaling.md).
+
+    Prefill of n new and h cached tokens takes p0 · steps + p1 · n + p2 · (n² + 2 n h) milliseconds; a decode step of b
+    sequences with K tokens of KV takes d0 + d1 · b + d2 · K.
+    """
+
+    p0_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
+    p1_ms: Annotated[float, Field(gt=0, le=1000)]
+    p2_ms: Annotated[float, Field(ge=0, le=1)] = 0.0
+    d0_ms: Annotated[float, Field(gt=0, le=60_000)]
+    d1_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    d2_ms: Annotated[float, Field(ge=0, le=1)] = 0.0
+    kv_capacity_tokens: Annotated[
+        int, Field(ge=16, le=2_000_000_000, description="Tokens of KV cache of one worker, over all its GPUs.")
+    ]
+
+
 class Engine(EngineSettings):
     """The inference engine, common to both roles."""
 
@@ -80,3 +98,12 @@ class Engine(EngineSettings):
     quantization: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9_-]+$")] = None
     kv_cache: KVCache | None = None
     prefix_caching: bool | None = None
+    performance_profile: Annotated[
+        str | None,
+        Field(
+            max_length=63,
+            pattern=r"^[a-z0-9.-]+$",
+            description="Shipped speed of a worker, such as 70b-h100-tp4. For scaling and planning; changes no worker.",
+        ),
+    ] = None
+    performance_model: EnginePerformance | None = None

@@ -5,11 +5,47 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 
 from tandem_api.schema import Resource, cel
+from tandem_api.v1alpha1.autoscaling import Autoscaling, Objectives
 from tandem_api.v1alpha1.engine import Engine
 from tandem_api.v1alpha1.model import Model
-from tandem_api.v1alpha1.policies import Autoscaling, Drain, KVTransfer, Objectives, Rollout, Routing
+from tandem_api.v1alpha1.policies import Drain, KVTransfer, Rollout, Routing
 from tandem_api.v1alpha1.pool import Pool
 from tandem_api.v1alpha1.status import InferenceDeploymentStatus
+
+_DECIDES = (
+    "has(self.autoscaling) && (has(self.autoscaling.mode) && self.autoscaling.mode == 'Objectives'"
+    " || has(self.autoscaling.advisory) && self.autoscaling.advisory)"
+)
+_NEEDS_TO_DECIDE = (
+    (
+        "(has(self.objectives) && has(self.objectives.ttft) && has(self.objectives.tpot))",
+        "autoscaling.mode Objectives (or advisory) needs objectives.ttft.seconds and objectives.tpot.seconds: set both",
+    ),
+    (
+        "has(self.prefill)",
+        "autoscaling.mode Objectives (or advisory) sizes a prefill and a decode pool in this release: add "
+        "spec.prefill, or use Fixed or External",
+    ),
+    (
+        "(has(self.prefill) && has(self.prefill.max) && has(self.decode.max))",
+        "autoscaling.mode Objectives (or advisory) needs an upper bound: set spec.prefill.max and spec.decode.max",
+    ),
+    (
+        "(has(self.engine) && (has(self.engine.performanceProfile) || has(self.engine.performanceModel)))",
+        "autoscaling.mode Objectives (or advisory) must know the engine's speed: set engine.performanceProfile, or "
+        "engine.performanceModel",
+    ),
+)
+
+
+_ONE_WHERE_KV_MOVES = tuple(
+    cel(
+        f"!has(self.prefill) || !has(self.{role}.{field}) || self.{role}.{field} == 1",
+        f"spec.{role}.{field} must be 1 when KV is handed over: use tensor parallelism",
+    )
+    for role in ("prefill", "decode")
+    for field in ("parallelism.pipeline", "parallelism.data", "parallelism.context", "nodes")
+)
 
 
 class InferenceDeploymentSpec(Resource):
@@ -42,6 +78,7 @@ class InferenceDeploymentSpec(Resource):
                     "!has(self.prefill) || self.decode.parallelism.pipeline == 1",
                     "spec.decode.parallelism.pipeline must be 1 when KV is handed over: use tensor parallelism",
                 ),
+                *(cel(f"!({_DECIDES}) || {rule}", message) for rule, message in _NEEDS_TO_DECIDE),
             ]
         }
     )

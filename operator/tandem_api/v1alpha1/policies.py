@@ -1,4 +1,4 @@
-"""What the fleet does over time: hand-over, objectives, scaling, rollout, routing, drain."""
+"""What the fleet does over time: hand-over, rollout, routing, drain."""
 
 from typing import Annotated, Literal
 
@@ -22,41 +22,6 @@ class KVTransfer(Resource):
                 cel(
                     "!has(self.connector) || self.connector == 'tcp'",
                     "kvTransfer.connector: only tcp is available in this release; set tcp",
-                )
-            ]
-        }
-    )
-
-
-class Objective(Resource):
-    """A latency objective as the client of the router sees it."""
-
-    percentile: Literal["p50", "p90", "p95", "p99"] = "p95"
-    seconds: Annotated[float, Field(gt=0, le=3600)]
-
-
-class Objectives(Resource):
-    """Latency objectives of the fleet."""
-
-    ttft: Annotated[Objective | None, Field(description="Time to first token.")] = None
-    tpot: Annotated[Objective | None, Field(description="Time per output token after the first.")] = None
-
-
-class Autoscaling(Resource):
-    """Who decides the size of the pools."""
-
-    mode: Annotated[
-        Literal["Fixed", "External", "Objectives"],
-        Field(description="Fixed: spec.*.replicas. External: whoever writes WorkerPool/scale (HPA, kubectl scale)."),
-    ] = "Fixed"
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    "!has(self.mode) || self.mode != 'Objectives'",
-                    "autoscaling.mode Objectives is not available in this release; "
-                    "use Fixed, or External with an HPA on the WorkerPools",
                 )
             ]
         }

@@ -78,9 +78,30 @@ class Pool(Resource):
     """The workers of one role."""
 
     replicas: Annotated[
-        int, Field(ge=0, le=10_000, description="Workers in mode Fixed; size at birth in mode External.")
+        int | None,
+        Field(
+            ge=0,
+            le=10_000,
+            description="Workers in mode Fixed; size at birth in the other modes. Left out: the size stays as it is, "
+            "and a new pool is born with min.",
+        ),
+    ] = None
+    min: Annotated[
+        int, Field(ge=0, le=10_000, description="Fewest workers in mode Objectives, unless scaled to zero.")
     ] = 1
+    max: Annotated[int | None, Field(ge=1, le=10_000, description="Most workers in mode Objectives.")] = None
     resources: Resources = Resources()
     parallelism: Parallelism = Parallelism()
     engine_overrides: EngineSettings | None = None
     pod_template: PodTemplate | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.max) || !has(self.min) || self.min <= self.max",
+                    "min is above max: lower one or raise the other",
+                )
+            ]
+        }
+    )

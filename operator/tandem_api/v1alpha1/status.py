@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tandem_api.schema import Count, Resource
+from tandem_api.v1alpha1.scaling_status import AutoscalerMemoryStatus, DecisionStatus, ObjectivesStatus
 
 
 class Condition(Resource):
@@ -63,6 +64,11 @@ class InferenceDeploymentStatus(Resource):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kvRevision"]},
         ),
     ] = []
+    objectives: ObjectivesStatus | None = None
+    last_decision: DecisionStatus | None = None
+    autoscaler_memory: Annotated[
+        AutoscalerMemoryStatus | None, Field(description="For the next leader of the operator; nothing to act on.")
+    ] = None
     ready_text: Annotated[
         str | None,
         Field(max_length=64, description="Ready of desired workers, prefill/decode, for printing."),

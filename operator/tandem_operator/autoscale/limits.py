@@ -25,7 +25,7 @@ class Bounded:
 
 def within_pool(size: Bounded, limits: PoolLimits) -> Bounded:
     """Within min (one, while there is demand) and max."""
-    return size.at_least(limits.awake, "min").at_most(limits.maximum, "max")
+    return size.at_least(limits.awake, "schedule" if limits.scheduled else "min").at_most(limits.maximum, "max")
 
 
 def within_step(size: Bounded, pool: PoolState, max_step: int | None) -> Bounded:

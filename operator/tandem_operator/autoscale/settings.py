@@ -1,6 +1,6 @@
 """What the autoscaler is told: the fleet's limits and objectives, and the few constants of the method."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tandem_core.performance import PerformanceModel
@@ -15,17 +15,23 @@ class BadSettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """Bounds of one pool, in workers. `gpus` is the shape: GPUs of one worker."""
+    """Bounds of one pool in workers. `gpus`: those of one worker; `scheduled`: a schedule has set the minimum."""
 
     gpus: int
     minimum: int = 1
     maximum: int = 10_000
+    scheduled: bool = False
 
     def __post_init__(self) -> None:
         if self.gpus < 0:
             raise BadSettingsError(f"resources.gpu is {self.gpus}: give zero or more")
         if not 0 <= self.minimum <= self.maximum:
             raise BadSettingsError(f"min {self.minimum} and max {self.maximum}: min must lie between 0 and max")
+
+    def with_scheduled(self, least: int) -> "PoolLimits":
+        """The same, not below what a schedule asks for (within the maximum)."""
+        least = min(least, self.maximum)
+        return replace(self, minimum=least, scheduled=True) if least > self.minimum else self
 
     @property
     def awake(self) -> int:

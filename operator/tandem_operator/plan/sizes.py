@@ -8,7 +8,10 @@ from tandem_operator.resources.revisions import pool_of
 
 
 def decide_sizes(fleet: Fleet, pools: Mapping[str, Manifest]) -> dict[PoolRole, int]:
-    """Workers per pool that the spec asks for. In mode External the live WorkerPool decides, once it is born."""
+    """Workers per pool that should be. Unless the mode is Fixed and the spec has a number, the live WorkerPool decides.
+
+    So no change of mode moves a size by itself: whoever decides next starts from what is.
+    """
     return {role: _decide_size(fleet, role, pools.get(role)) for role in fleet.pool_roles()}
 
 
@@ -23,8 +26,10 @@ def plan_scale(fleet: Fleet, pool: Manifest, size: int) -> Scale | None:
 
 
 def _decide_size(fleet: Fleet, role: PoolRole, pool: Manifest | None) -> int:
-    written = pool_of(fleet.spec, role).replicas
-    if pool is None or fleet.spec.autoscaling.mode == "Fixed":
-        return written
-    live: int | None = pool["spec"].get("replicas")
-    return written if live is None else live
+    written = pool_of(fleet.spec, role)
+    if fleet.spec.autoscaling.mode == "Fixed" and written.replicas is not None:
+        return written.replicas
+    live: int | None = pool["spec"].get("replicas") if pool else None
+    if live is not None:
+        return live
+    return written.min if written.replicas is None else written.replicas

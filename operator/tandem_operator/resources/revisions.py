@@ -15,6 +15,8 @@ from tandem_api.worker import Role
 from tandem_operator.model import PoolRole
 
 REVISION_LENGTH = 8
+_SIZE_FIELDS = frozenset(("replicas", "min", "max"))
+_PLANNING_FIELDS = frozenset(("performanceProfile", "performanceModel"))  # how fast a worker is, not what it is
 
 
 def kv_revision(spec: InferenceDeploymentSpec) -> str:
@@ -42,8 +44,8 @@ def template_revision(spec: InferenceDeploymentSpec, role: PoolRole) -> str:
             "kv": kv_revision(spec),
             "role": worker_role(spec, role),
             "model": _written(spec.model),
-            "engine": _written(spec.engine),
-            "pool": {k: v for k, v in _written(pool).items() if k != "replicas"},
+            "engine": {k: v for k, v in _written(spec.engine).items() if k not in _PLANNING_FIELDS},
+            "pool": {k: v for k, v in _written(pool).items() if k not in _SIZE_FIELDS},
             "drain": _written(spec.drain),
         }
     )

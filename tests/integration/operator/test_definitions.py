@@ -17,6 +17,18 @@ HUB = {"name": "org/model"}
 POOL = {"replicas": 1}
 
 
+OBJECTIVES = {"ttft": {"seconds": 2}, "tpot": {"percentile": "p99", "seconds": 0.05}}
+SCALED = {
+    "engine": {"type": "sim", "performanceProfile": "8b-h100-tp1"},
+    "prefill": {"max": 4},
+    "decode": {"max": 8},
+    "objectives": OBJECTIVES,
+    "autoscaling": {"mode": "Objectives"},
+}
+MODEL = {"p1Ms": 0.04, "d0Ms": 7.0, "kvCapacityTokens": 400_000}
+NIGHT = {"start": "22:00", "end": "06:00", "timeZone": "Europe/Berlin", "days": ["Fri", "Sat"], "decodeMin": 2}
+
+
 def pool(**parts: Any) -> dict[str, Any]:
     return {**POOL, **parts}
 
@@ -43,7 +55,13 @@ ADMITTED = [
     {"engine": {"extraArgs": ["--max-logprobs=5", "--seed", "7"]}},
     {"autoscaling": {"mode": "External"}},
     {"decode": pool(podTemplate={"labels": {"team": "a"}, "nodeSelector": {"gpu": "h200"}})},
-    {"objectives": {"ttft": {"seconds": 2}, "tpot": {"percentile": "p99", "seconds": 0.05}}},
+    {"objectives": OBJECTIVES},
+    {"objectives": {"ttft": {"seconds": 2}}},
+    SCALED,
+    {**SCALED, "engine": {"type": "sim", "performanceModel": MODEL}},
+    {**SCALED, "autoscaling": {"advisory": True}},
+    {**SCALED, "autoscaling": {"mode": "Objectives", "gpuBudget": 8, "ratio": {"min": 0.5}, "schedules": [NIGHT]}},
+    {"decode": {"min": 0, "max": 1}},
 ]
 
 REFUSED = [
@@ -55,7 +73,21 @@ REFUSED = [
     ({"prefill": pool(parallelism={"pipeline": 2})}, "spec.prefill.parallelism.pipeline must be 1"),
     ({"decode": pool(parallelism={"pipeline": 2})}, "spec.decode.parallelism.pipeline must be 1"),
     ({"kvTransfer": {"connector": "nccl"}}, "kvTransfer.connector: only tcp"),
-    ({"autoscaling": {"mode": "Objectives"}}, "use Fixed, or External"),
+    ({**SCALED, "objectives": None}, "needs objectives.ttft.seconds and objectives.tpot.seconds"),
+    ({**SCALED, "objectives": {"ttft": {"seconds": 2}}}, "needs objectives.ttft.seconds and objectives.tpot.seconds"),
+    ({**SCALED, "engine": {"type": "sim"}}, "set engine.performanceProfile, or engine.performanceModel"),
+    ({**SCALED, "engine": None}, "set engine.performanceProfile, or engine.performanceModel"),
+    ({**SCALED, "prefill": {}}, "set spec.prefill.max and spec.decode.max"),
+    ({**SCALED, "prefill": None}, "add spec.prefill"),
+    ({**SCALED, "decode": {"min": 9, "max": 8}}, "min is above max"),
+    ({"autoscaling": {"advisory": True}}, "(or advisory) needs"),
+    ({"autoscaling": {"ratio": {"min": 2, "max": 1}}}, "autoscaling.ratio.min is above ratio.max"),
+    ({"autoscaling": {"gpuBudget": 0}}, "spec.autoscaling.gpuBudget"),
+    ({"autoscaling": {"scaleToZeroAfterSeconds": 5}}, "spec.autoscaling.scaleToZeroAfterSeconds"),
+    ({"autoscaling": {"schedules": [{**NIGHT, "start": "24:00"}]}}, "spec.autoscaling.schedules[0].start"),
+    ({"autoscaling": {"schedules": [{**NIGHT, "days": ["Someday"]}]}}, "spec.autoscaling.schedules[0].days[0]"),
+    ({"objectives": {"ttft": {"seconds": 2, "percentile": "p100"}}}, "spec.objectives.ttft.percentile"),
+    ({"engine": {"type": "sim", "performanceModel": {**MODEL, "p1Ms": 0}}}, "spec.engine.performanceModel.p1Ms"),
     ({"engine": {"extraArgs": ["--kv-transfer-config={}"]}}, "extraArgs may not set what Tandem owns"),
     ({"decode": pool(engineOverrides={"extraArgs": ["--port", "1"]})}, "extraArgs may not set what Tandem owns"),
     ({"decode": pool(podTemplate={"labels": {"tandem.dev/role": "x"}})}, "podTemplate.labels may not use"),
@@ -99,12 +131,12 @@ def test_defaults_are_filled_in_and_nothing_else(tandem_kube: Kube) -> None:
         "model": {"name": "tiny", "source": "synthetic://tiny-llama"},
         "engine": {"type": "sim"},
         "decode": {
-            "replicas": 1,
+            "min": 1,
             "parallelism": {"tensor": 1, "pipeline": 1},
             "resources": {"gpuResource": "nvidia.com/gpu", "sharedMemory": "2Gi"},
         },
         "kvTransfer": {"connector": "tcp", "onPrefillFailure": "Retry"},
-        "autoscaling": {"mode": "Fixed"},
+        "autoscaling": {"mode": "Fixed", "advisory": False, "paused": False},
         "rollout": {"strategy": "Surge", "progressDeadlineSeconds": 1800, "paused": False},
         "routing": {"requestTimeoutSeconds": 1800},
         "drain": {"timeoutSeconds": 600},
