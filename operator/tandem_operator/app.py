@@ -151,8 +151,9 @@ class Operator:
             await elector.step()
             if self._tenure.is_held and not led:
                 self._gained.set()
-            if elector.is_connected and not connected:
-                self._sweeper.ask()  # the API server was away: kopf may have missed deletions
+            if elector.is_connected and not connected:  # kopf may have missed deletions, and keys wait long by now
+                self._sweeper.ask()
+                self._control.enqueue_all(self._store)
             led, connected = self._tenure.is_held, elector.is_connected
             self._metrics.leader.set(led)
             await asyncio.sleep(elector.next_step_s())
@@ -205,7 +206,8 @@ class Operator:
                 self._control.enqueue_all(self._store)
 
     def _take_event(self, kind: Kind, event_type: str | None, obj: Manifest) -> None:
-        take_event(self._store, self._sweeper.ask, kind, event_type, obj)
+        take_event(self._store, kind, event_type, obj)
+        self._sweeper.note_event(kind, event_type, obj)
 
     def _is_ready(self) -> bool:
         return self._sweeper.is_synced
@@ -213,6 +215,9 @@ class Operator:
     def _find_fault(self) -> str | None:
         if self._sweeper.is_stale:
             return "no sweep has succeeded for 15 minutes"
+        stale = self._sweeper.find_stale_watch()
+        if stale:
+            return f"the watch of {stale.plural} brings nothing any more"
         return "a reconciliation is stuck" if self._control.is_stuck() else None
 
 

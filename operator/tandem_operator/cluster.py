@@ -12,7 +12,7 @@ from typing import Any, Self
 import aiohttp
 
 from tandem_operator.credentials import Credentials
-from tandem_operator.errors import Unreachable, api_error
+from tandem_operator.errors import ApiError, Unreachable, api_error
 from tandem_operator.kinds import Kind, Manifest, kind_of
 from tandem_operator.metrics import Metrics
 from tandem_operator.rbac import is_allowed
@@ -176,7 +176,7 @@ class Cluster:
                 headers=self._headers(call.content_type),
             ) as response:
                 code = str(response.status)
-                return _checked(response.status, await response.read())
+                return _checked(response.status, response.headers.get("Retry-After", ""), await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unreachable(0, "Unreachable", f"{self._credentials.server}: {error or 'no answer'}") from error
         finally:
@@ -192,12 +192,19 @@ class Cluster:
         return self._session
 
 
-def _checked(status: int, body: bytes) -> Manifest:
-    if status < 400:
+def _checked(status: int, retry_after: str, body: bytes) -> Manifest:
+    if status >= 400:
+        raise _refusal(status, float(retry_after) if retry_after.isdigit() else 0.0, body)
+    try:
         answer: Any = json.loads(body)
         return dict(answer)
+    except (ValueError, TypeError):
+        raise Unreachable(status, "BadAnswer", f"an answer that is no object: {body[:100]!r}") from None
+
+
+def _refusal(status: int, retry_after_s: float, body: bytes) -> ApiError:
     try:
         failure = json.loads(body)
-        raise api_error(status, failure.get("reason", ""), failure.get("message", ""))
+        return api_error(status, failure.get("reason", ""), failure.get("message", ""), retry_after_s)
     except (ValueError, AttributeError):
-        raise api_error(status, "", body[:500].decode(errors="replace")) from None
+        return api_error(status, "", body[:500].decode(errors="replace"), retry_after_s)

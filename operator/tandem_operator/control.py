@@ -81,7 +81,7 @@ class Control:
         except NotLeader:
             outcome = "not_leader"
         except ApiError as error:
-            delay_s = self._queue.retry(key)
+            delay_s = self._queue.retry(key, error.retry_after_s)
             _log.warning("%s; again in %.1f s", error, delay_s, extra={"key": str(key)})
         except Exception:
             # A fault in our code for one fleet must not stop the others; it is told in full, and tried again.
@@ -108,11 +108,9 @@ def _is_ready(obj: Manifest) -> bool:
     return status.get("observedGeneration") == obj["metadata"]["generation"] and conditions.get("Ready") == "True"
 
 
-def take_event(store: Store, ask_sweep: Callable[[], None], kind: Kind, event_type: str | None, obj: Manifest) -> None:
-    """One watch event into the store. A type of None means that kopf listed anew, and may have lost deletions."""
+def take_event(store: Store, kind: Kind, event_type: str | None, obj: Manifest) -> None:
+    """One watch event into the store."""
     if event_type == "DELETED":
         store.remove(kind, obj)
     else:
         store.upsert(kind, obj)
-    if event_type is None:
-        ask_sweep()

@@ -24,17 +24,22 @@ class NotLeader(OperatorError):  # noqa: N818
 
 
 class ApiError(OperatorError):
-    """The API server answered with an error status."""
+    """The API server answered with an error status.
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    Attributes:
+        retry_after_s: how long it wants to be left alone, 0 when it does not say.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after_s = retry_after_s
 
 
 class Unreachable(ApiError):  # noqa: N818
-    """Connection refused, reset or timed out."""
+    """Connection refused, reset or timed out, or an answer that is cut or garbled."""
 
 
 class NotFound(ApiError):  # noqa: N818
@@ -54,7 +59,7 @@ class Rejected(ApiError):  # noqa: N818
     """The request itself is refused."""
 
 
-def api_error(status: int, reason: str, message: str) -> ApiError:
+def api_error(status: int, reason: str, message: str, retry_after_s: float = 0.0) -> ApiError:
     """The error class that fits an HTTP status."""
     kinds = {404: NotFound, 409: Conflict, 400: Rejected, 403: Rejected, 422: Rejected}
-    return kinds.get(status, ApiError)(status, reason, message)
+    return kinds.get(status, ApiError)(status, reason, message, retry_after_s)

@@ -105,11 +105,14 @@ class Elector:
         except Conflict:
             self._tenure.end()  # another replica was faster
         except ApiError as error:
+            if self.is_connected:
+                _log.warning("lease not renewed, trying on: %s", error)  # the tenure runs out by itself
             self.is_connected = False
-            _log.warning("lease not renewed: %s", error)  # the tenure runs out by itself
 
     def next_step_s(self) -> float:
         """Seconds until the next attempt: at once when somebody's lease runs out."""
+        if not self.is_connected:
+            return WATCH_PERIOD_S
         if self._tenure.is_held or self._observed is None:
             return RENEW_PERIOD_S
         left_s = self._observed.seen_at_s + LEASE_DURATION_S - self._clock()

@@ -27,6 +27,14 @@ class _Shelf:
     by_fleet: dict[Key, dict[str, Manifest]] = field(default_factory=lambda: defaultdict(dict))
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found that no event had told."""
+
+    news: list[Manifest]
+    evicted: int
+
+
 class Store:
     """Objects of all watched kinds. `changed` is called with the fleet of each object that changes."""
 
@@ -68,26 +76,22 @@ class Store:
             self._changed(key)
         return True
 
-    def sweep(self, kind: Kind, listed: Iterable[Manifest], version: int, namespace: str | None) -> int:
+    def sweep(self, kind: Kind, listed: Iterable[Manifest], version: int, namespace: str | None) -> Swept:
         """Brings one kind to what a full list holds.
 
         Args:
             version: resourceVersion of the list; what is newer than it is kept.
             namespace: the namespace that was listed, None for all.
-
-        Returns:
-            How many objects were gone without an event.
         """
         listed = list(listed)
-        for obj in listed:
-            self.upsert(kind, obj)
+        news = [obj for obj in listed if self.upsert(kind, obj)]
         names = {_name(obj) for obj in listed}
         gone = [
             obj
             for name, obj in self._shelves[kind].objects.items()
             if name not in names and version_of(obj) <= version and namespace in (None, name[0])
         ]
-        return sum(self.remove(kind, obj) for obj in gone)
+        return Swept(news, sum(self.remove(kind, obj) for obj in gone))
 
     def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """An object by name."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 
 from tandem_operator.cluster import Cluster
@@ -9,6 +10,7 @@ from tandem_operator.errors import ApiError
 from tandem_operator.kinds import SELECTORS, WATCHED, Kind, Manifest
 from tandem_operator.metrics import Metrics
 from tandem_operator.store import Store, trim
+from tandem_operator.watches import WatchCheck
 
 PERIOD_S = 300.0
 _DEBOUNCE_S = 0.5
@@ -36,8 +38,9 @@ class Sweeper:
         self._cluster, self._store, self._metrics, self._clock = cluster, store, metrics, clock
         self._scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._wanted = asyncio.Event()
-        self._is_due = False
+        self._began_s = clock()
         self.last_sweep_s: float | None = None
+        self._watches = WatchCheck(clock)
 
     @property
     def is_synced(self) -> bool:
@@ -47,7 +50,18 @@ class Sweeper:
     @property
     def is_stale(self) -> bool:
         """Whether sweeps have failed for so long that the process had better be restarted."""
-        return self.last_sweep_s is not None and self._clock() - self.last_sweep_s > 3 * PERIOD_S
+        since_s = self._began_s if self.last_sweep_s is None else self.last_sweep_s
+        return self._clock() - since_s > 3 * PERIOD_S
+
+    def find_stale_watch(self) -> Kind | None:
+        """A kind of which sweeps find news, and events bring none."""
+        return self._watches.find_stale()
+
+    def note_event(self, kind: Kind, event_type: str | None, obj: Manifest) -> None:
+        """An event came. A type of None means that kopf listed anew, and may have lost deletions."""
+        self._watches.note_event(kind, obj)
+        if event_type is None:
+            self.ask()
 
     def ask(self) -> None:
         """Wants a sweep soon; many wishes make one sweep."""
@@ -70,16 +84,17 @@ class Sweeper:
         async for page in self._cluster.fetch_pages(kind, namespace, SELECTORS.get(kind, "")):
             listed.extend(trim(kind, item) for item in page.items)  # a page of whole pods is megabytes
             version = version or page.version
-        evicted = self._store.sweep(kind, listed, version, namespace)
-        if evicted:
-            self._metrics.evicted.labels(kind.name).inc(evicted)
-            _log.info("%d %s were gone without an event", evicted, kind.plural)
+        swept = self._store.sweep(kind, listed, version, namespace)
+        self._watches.note_sweep(kind, namespace, listed, swept.news)
+        if swept.evicted:
+            self._metrics.evicted.labels(kind.name).inc(swept.evicted)
+            _log.info("%d %s were gone without an event", swept.evicted, kind.plural)
 
     async def run(self) -> None:
         """Sweeps for ever."""
         while True:
             try:
-                await asyncio.wait_for(self._wanted.wait(), PERIOD_S)
+                await asyncio.wait_for(self._wanted.wait(), PERIOD_S * random.uniform(0.9, 1.1))  # noqa: S311
                 await asyncio.sleep(_DEBOUNCE_S)
             except TimeoutError:
                 pass

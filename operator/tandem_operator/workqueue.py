@@ -50,11 +50,11 @@ class WorkQueue(Generic[K]):
             pending.cancel()
         self._timers[key] = loop.call_later(delay_s, self._ring, key)
 
-    def retry(self, key: K) -> float:
+    def retry(self, key: K, at_least_s: float = 0.0) -> float:
         """Asks for it after a back-off that doubles with each failure. Returns the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay_s = min(FIRST_DELAY_S * 2.0 ** min(failures, 16), LAST_DELAY_S) * self._jitter()
+        delay_s = max(min(FIRST_DELAY_S * 2.0 ** min(failures, 16), LAST_DELAY_S), at_least_s) * self._jitter()
         self.add_after(key, delay_s)
         return delay_s
 

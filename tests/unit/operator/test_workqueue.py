@@ -49,6 +49,13 @@ async def test_failures_double_the_delay_up_to_a_limit_and_success_forgets() -> 
     queue.close()
 
 
+async def test_a_server_that_wants_to_be_left_alone_is_heard() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    assert queue.retry("a", 7.0) == 7.0
+    assert queue.retry("a", 0.1) == pytest.approx(0.4)
+    queue.close()
+
+
 async def test_of_several_timers_the_earliest_counts() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 30)
