@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tandem_router.ask import Ask
 from tandem_router.fleets import Worker
 from tandem_router.http1.exchange import ConnectError, Exchange, UpstreamError, collect
 from tandem_router.http1.messages import Headers, ResponseHead
@@ -13,6 +14,7 @@ from tandem_router.http1.writer import ResponseWriter
 from tandem_router.legs import RETRIABLE, UNAUTHORIZED, LegError
 from tandem_router.relay import AnswerRelay, EventRelay
 from tandem_router.sse import EventStream
+from tandem_router.token_trail import TokenTrail
 
 MAX_REFUSAL_BYTES = 1 << 20
 _NOT_THE_CLIENTS = RETRIABLE | {UNAUTHORIZED}
@@ -34,6 +36,11 @@ class Answer:
     exchange: Exchange
     head: ResponseHead
 
+    @property
+    def is_stream(self) -> bool:
+        """It comes as server-sent events."""
+        return (self.head.header(b"content-type") or b"").startswith(b"text/event-stream")
+
     def close(self) -> None:
         """Done with it; a worker that is still sending is cut off."""
         self.worker.exchanges.discard(self.exchange)
@@ -52,8 +59,9 @@ class Answer:
         self,
         writer: ResponseWriter,
         headers: Headers,
+        ask: Ask,
+        trail: TokenTrail | None,
         *,
-        drop_usage: bool,
         on_first: Callable[[], None],
         on_event: Callable[[], None],
     ) -> Relayed:
@@ -63,12 +71,12 @@ class Answer:
             UpstreamError: the worker was lost; `writer.is_started` says whether the client has seen anything.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        events = EventStream(drop_usage=drop_usage)
+        events = EventStream(ask.api.stream, drop_usage=not ask.wants_usage, trail=trail)
         relay: EventRelay | AnswerRelay
-        if (self.head.header(b"content-type") or b"").startswith(b"text/event-stream"):
+        if self.is_stream:
             relay = EventRelay(writer, headers, events, done, on_first, on_event)
         else:
-            relay = AnswerRelay(writer, self.head, headers, done, on_first)
+            relay = AnswerRelay(writer, self.head, headers, done, on_first, ask.api.read_usage)
         try:
             self.exchange.relay_to(relay)
             writer.on_flow(self.exchange.set_flow)  # after it, or reading would go on although the client is slow

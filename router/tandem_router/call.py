@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from tandem_router.answer import Answer, open_answer
 from tandem_router.ask import Ask, build_prefill_body, build_serving_body
 from tandem_router.claims import Placement
+from tandem_router.continuation import can_trace, plan_continuation, traced
 from tandem_router.errors import (
     DeadlineExceededError,
     OverloadedError,
@@ -30,7 +31,7 @@ from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, release_le
 from tandem_router.placer import Errand, Placer
 from tandem_router.policy.prefix_index import hash_blocks
 from tandem_router.refusal import send_error
-from tandem_router.sse import error_event
+from tandem_router.token_trail import TokenTrail
 
 QUEUE_TIMEOUT_S = 30.0
 T = TypeVar("T")
@@ -90,6 +91,8 @@ class Call:
         self._writer = writer
         self._clock = serving.pool.loop.time
         ask = order.ask
+        self._trail = TokenTrail() if order.fleet.spec.continuation == "Tokens" and can_trace(ask) else None
+        self._ask = ask if self._trail is None else traced(ask)
         blocks = hash_blocks(ask.prompt, order.fleet.index_seed)
         self._errand = Errand(ask.prompt_tokens, blocks, ask.whole_reason)
         self._id = secrets.token_hex(16)
@@ -111,11 +114,14 @@ class Call:
             self._release_lease()
 
     def _tell(self, error: RequestError) -> Outcome:
+        faults = self._ask.api.faults
         if not self._writer.is_started:
-            send_error(self._writer, error, self._order.request_id)
+            send_error(self._writer, error, self._order.request_id, faults)
         elif not self._writer.is_ended:
-            if self._writer.accepts_chunks and self._order.ask.stream:
-                self._writer.write(error_event(error.to_json()))
+            if not isinstance(error, DeadlineExceededError | StreamBrokenError):
+                error = StreamBrokenError(f"The answer was broken off. {error.message}", code="stream_broken")
+            if self._writer.accepts_chunks and self._ask.stream:
+                self._writer.write(faults.build_event(error))
             self._writer.break_off()
         return outcome_of(error)
 
@@ -210,14 +216,14 @@ class Call:
 
     async def _prefill_once(self, worker: Worker, bearer: str | None) -> PrefillResult:
         order, serving = self._order, self._serving
-        body = build_prefill_body(order.ask, order.fleet.spec.served_name)
+        body = build_prefill_body(self._ask, order.fleet.spec.served_name)
         leg_id, headers = self._next_leg("p", bearer)
         timeout_s = serving.rules.prefill_timeout_s(self._errand.tokens)
         self._lease = (worker, leg_id)
         is_alone = worker.running == 1
         began_s = self._clock()
         try:
-            result = await run_prefill(serving.pool, worker, order.ask.path, headers, body, timeout_s)
+            result = await run_prefill(serving.pool, worker, self._ask.api, headers, body, timeout_s)
         except LegError as failure:
             if not failure.reached:
                 self._lease = None
@@ -247,11 +253,11 @@ class Call:
             StreamBrokenError: something has.
         """
         order, serving, worker = self._order, self._serving, placement.decode.worker
-        body = build_serving_body(order.ask, order.fleet.spec.served_name, params)
+        body = build_serving_body(self._ask, order.fleet.spec.served_name, params)
 
         async def open_with(bearer: str | None) -> Answer:
             _, headers = self._next_leg("d", bearer)
-            request = encode_request(b"POST", order.ask.path.encode(), worker.endpoint.authority, headers, body)
+            request = encode_request(b"POST", self._ask.api.target, worker.endpoint.authority, headers, body)
             return await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
 
         answer = await self._with_bearers(open_with)
@@ -260,27 +266,51 @@ class Call:
         except UpstreamError as error:
             if not self._writer.is_started:
                 raise LegError(worker, str(error)) from error
-            worker.note_failure(self._clock())
-            message = "The worker was lost in the middle of the answer."
-            raise StreamBrokenError(message, code="stream_broken") from error
+            return self._go_on(worker, error)
         finally:
             answer.close()
 
+    def _go_on(self, worker: Worker, error: UpstreamError) -> Outcome:
+        """The worker was lost after something was sent: finish the answer, or have another worker go on with it.
+
+        Raises:
+            LegError: another may go on.
+            StreamBrokenError: none can.
+        """
+        trail = self._trail
+        if trail is None or not trail.can_continue:
+            worker.note_failure(self._clock())
+            message = "The worker was lost in the middle of the answer."
+            raise StreamBrokenError(message, code="stream_broken") from error
+        if trail.is_finished:
+            self._writer.write(trail.build_ending(with_usage=self._ask.wants_usage))
+            self._writer.end()
+            self._ledger.count_usage(trail.usage())
+            return Outcome.OK
+        trail.resume()
+        self._ask = plan_continuation(traced(self._order.ask), trail)
+        self._ledger.count_retry("continuation")
+        raise LegError(worker, str(error)) from error
+
     async def _relay(self, answer: Answer, placement: Placement) -> Outcome:
-        worker = placement.decode.worker
+        worker, is_begun = placement.decode.worker, self._writer.is_started
         headers = client_headers(answer.head.headers, request_id=self._order.request_id, served_by=placement.served_by)
+        if is_begun and not (answer.head.status == 200 and answer.is_stream):
+            raise StreamBrokenError("No other worker could go on with the answer.", code="stream_broken")
         if answer.head.status != 200:
             await answer.pass_on(self._writer, headers)
             return Outcome.REJECTED
         relayed = await answer.relay(
             self._writer,
             headers,
-            drop_usage=not self._order.ask.wants_usage,
+            self._ask,
+            self._trail,
             on_first=lambda: self._on_first(worker),
             on_event=lambda: self._ledger.mark_token(self._clock()),
         )
         worker.note_success()
-        self._ledger.count_usage(relayed.usage)
+        usage = relayed.usage
+        self._ledger.count_usage(self._trail.whole_usage(usage) if self._trail is not None and usage else usage)
         return Outcome.ENGINE_ERROR if relayed.has_error else Outcome.OK
 
     def _on_first(self, worker: Worker) -> None:

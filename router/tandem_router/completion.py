@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from tandem_router.apis.served import BY_PATH
 from tandem_router.ask import parse_ask
 from tandem_router.call import Call, Order, Serving
 from tandem_router.headers import REQUEST_ID, TIMEOUT_MS, engine_headers, parse_timeout_s, require_json
@@ -14,13 +15,13 @@ from tandem_router.metrics import Metrics
 
 @dataclass
 class CompletionService:
-    """Serves completion requests of every fleet."""
+    """Serves requests for tokens, of every API and fleet."""
 
     serving: Serving
     metrics: Metrics
 
     async def handle(self, request: Request, writer: ResponseWriter) -> None:
-        """Answer one request.
+        """Answer one request at the path of one of the served APIs.
 
         Raises:
             RequestError: refused before it was accepted; nothing has been sent.
@@ -28,7 +29,7 @@ class CompletionService:
         clock = self.serving.pool.loop.time
         started_s = clock()
         require_json(request.header(b"content-type"))
-        ask = parse_ask(request.path, request.body)
+        ask = parse_ask(BY_PATH[request.path], request.body)
         fleet = self.serving.catalog.resolve(ask.model)
         order = Order(
             ask=ask,

@@ -38,9 +38,11 @@ class RequestError(Exception):
 
     def to_json(self) -> bytes:
         """Body of the answer: `{"error": {"message", "type", "param", "code"}}`."""
-        return jsontext.dumps(
-            {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
-        )
+        return jsontext.dumps({"error": self.to_fields()})
+
+    def to_fields(self) -> dict[str, str | None]:
+        """`message`, `type`, `param` and `code`."""
+        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
 
 
 class BadRequestError(RequestError):

@@ -10,7 +10,7 @@ SERVED_BY = b"x-served-by"
 _REFUSED_PREFIXES = (b"x-tandem-", b"x-data-parallel-", b"x-gateway-destination-")
 _REFUSED = frozenset((b"x-prefiller-host-port", b"x-prefiller-hosts-ports", b"x-kv-transfer-params"))
 _NOT_FORWARDED = HOP_BY_HOP | {
-    b"host", b"content-length", b"authorization", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS,
+    b"host", b"content-length", b"authorization", b"x-api-key", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS,
 }  # fmt: skip
 _NOT_ANSWERED = HOP_BY_HOP | {b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tandem_router import jsontext
+from tandem_router.apis.shape import Api
 from tandem_router.fleets import Worker
 from tandem_router.http1.exchange import ConnectError, UpstreamError
 from tandem_router.http1.messages import Headers, Response, encode_request
@@ -47,24 +48,24 @@ class PrefillResult:
 
 
 async def run_prefill(
-    pool: UpstreamPool, worker: Worker, path: str, headers: Headers, body: bytes, timeout_s: float
+    pool: UpstreamPool, worker: Worker, api: Api, headers: Headers, body: bytes, timeout_s: float
 ) -> PrefillResult:
     """The prefill leg, whole.
 
     Raises:
         LegError: refused, died, timed out, or answered with what is not a completion.
     """
-    request = encode_request(b"POST", path.encode(), worker.endpoint.authority, headers, body)
+    request = encode_request(b"POST", api.target, worker.endpoint.authority, headers, body)
     try:
         answer = await pool.fetch(
             worker.endpoint, request, MAX_PREFILL_ANSWER_BYTES, worker.exchanges, timeout_s=timeout_s
         )
     except UpstreamError as error:
         raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
-    return read_prefill(worker, answer)
+    return read_prefill(worker, answer, api)
 
 
-def read_prefill(worker: Worker, answer: Response) -> PrefillResult:
+def read_prefill(worker: Worker, answer: Response, api: Api) -> PrefillResult:
     """What a prefill worker's answer means.
 
     Raises:
@@ -80,7 +81,7 @@ def read_prefill(worker: Worker, answer: Response) -> PrefillResult:
         params = fields.get("kv_transfer_params")
     except (jsontext.JSONDecodeError, AttributeError):
         raise LegError(worker, "the answer is not a completion", status=status) from None
-    return PrefillResult(params if isinstance(params, dict) else None, computed_tokens(fields.get("usage")))
+    return PrefillResult(params if isinstance(params, dict) else None, computed_tokens(api.read_usage(fields)))
 
 
 def computed_tokens(usage: object) -> int:

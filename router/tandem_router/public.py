@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tandem_router import exposition, jsontext
-from tandem_router.ask import CHAT_PATH, TEXT_PATH
+from tandem_router.apis.served import BY_PATH
 from tandem_router.completion import CompletionService
 from tandem_router.errors import UnavailableError
 from tandem_router.fleets import Catalog, Fleet
@@ -32,8 +32,8 @@ class PublicListener:
     def routes(self) -> Routes:
         """The table of paths."""
         routes = Routes(self.metrics)
-        routes.add(CREATE, CHAT_PATH, self.completions.handle)
-        routes.add(CREATE, TEXT_PATH, self.completions.handle)
+        for path in BY_PATH:
+            routes.add(CREATE, path, self.completions.handle)
         routes.add(READ, MODELS_PATH, self._models)
         routes.add(READ, MODELS_PATH + "/", self._model)
         routes.add(READ, "/livez", self._live)

@@ -10,6 +10,7 @@ from tandem_router.http1.messages import Headers, ResponseHead
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.sse import EventStream
 
+UsageReader = Callable[[dict[str, Any]], dict[str, Any] | None]
 HOLD_ANSWER_BYTES = 256 * 1024  # an answer up to this size is sent only when it is whole
 
 
@@ -51,7 +52,7 @@ class EventRelay:
     def on_end(self) -> None:
         rest = self._events.flush()
         if not self._events.is_done:
-            self.on_failure(StreamCutError("the stream ended without [DONE]"))
+            self.on_failure(StreamCutError("the stream ended without its last event"))
             return
         if not self.has_begun:
             self._begin(b"")
@@ -67,11 +68,14 @@ class EventRelay:
     def _begin(self, first: bytes) -> None:
         self.has_begun = True
         self._on_first()
-        self._writer.begin(200, self._headers, None, first)
+        if self._writer.is_started:  # another worker has begun this answer
+            self._writer.write(first)
+        else:
+            self._writer.begin(200, self._headers, None, first)
 
 
 class AnswerRelay:
-    """Relays an answer that is one JSON document: held until whole, unless it is too large for that."""
+    """Relays an answer that is one document: held until whole, unless it is too large for that."""
 
     def __init__(
         self,
@@ -80,7 +84,9 @@ class AnswerRelay:
         headers: Headers,
         done: "asyncio.Future[None]",
         on_first: Callable[[], None],
+        read_usage: UsageReader,
     ) -> None:
+        self._read_usage = read_usage
         self._writer = writer
         self._head = head
         self._headers = headers
@@ -116,12 +122,12 @@ class AnswerRelay:
 
     def _send_whole(self) -> bool:
         body = self._take()
-        try:
-            answer = jsontext.loads(body)
-        except jsontext.JSONDecodeError:
-            return False
-        usage = answer.get("usage") if isinstance(answer, dict) else None
-        self.usage = usage if isinstance(usage, dict) else None
+        if (self._head.header(b"content-type") or b"").startswith(b"application/json"):
+            try:
+                answer = jsontext.loads(body)
+            except jsontext.JSONDecodeError:
+                return False
+            self.usage = self._read_usage(answer) if isinstance(answer, dict) else None
         self._begin()
         self._writer.send(self._head.status, self._headers, body)
         return True

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from tandem_router.apis.served import faults_at
 from tandem_router.errors import MethodNotAllowedError, PathNotFoundError, RequestError
 from tandem_router.headers import REQUEST_ID
 from tandem_router.http1.messages import Request
@@ -48,7 +49,7 @@ class Routes:
     def _refuse(self, request: Request, writer: ResponseWriter, error: RequestError) -> None:
         self.metrics.refused[str(error.status)] += 1
         if not writer.is_started:
-            send_error(writer, error, request.header(REQUEST_ID))
+            send_error(writer, error, request.header(REQUEST_ID), faults_at(request.path))
         elif not writer.is_ended:
             writer.break_off()
 

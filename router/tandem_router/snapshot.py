@@ -6,6 +6,7 @@ from typing import Any, Literal
 from tandem_router import jsontext
 
 OnPrefillFailure = Literal["Retry", "Local", "Fail"]
+Continuation = Literal["Off", "Tokens"]
 RoleName = Literal["prefill", "decode", "mixed"]
 
 
@@ -52,6 +53,7 @@ class FleetSpec:
     on_prefill_failure: OnPrefillFailure = "Retry"
     queue_timeout_s: float | None = None
     request_timeout_s: float = 1800.0
+    continuation: Continuation = "Off"
     weights: tuple[tuple[str, int], ...] = ()
     token_file: str | None = None
     workers: tuple[WorkerSpec, ...] = ()

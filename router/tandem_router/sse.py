@@ -4,28 +4,46 @@ Only whole events are passed on, byte for byte, so that an error event of ours c
 not tokens: token counts come from the usage event, which the router asks for and drops for clients that did not.
 """
 
-import re
 from typing import Any
 
-from tandem_router import jsontext
+from tandem_router.apis.shape import StreamShape
+from tandem_router.events import EVENT, begins_a_line, end_of_last_event, parse_event
+from tandem_router.token_trail import TokenTrail
 
 MAX_HELD_BYTES = 256 * 1024  # an event larger than this is passed on in parts
-DONE = b"data: [DONE]"
-
-_EVENT = re.compile(rb".*?\n\r?\n", re.DOTALL)
+MAX_TRACED_BYTES = 4 << 20  # the first event of a traced stream holds the ids of the whole prompt
 
 
 class EventStream:
-    """State of one stream."""
+    """State of one stream.
 
-    __slots__ = ("_drop_usage", "_held", "has_data", "has_error", "is_done", "usage")
+    Args:
+        trail: takes note of each event's tokens; None where the stream could not go on elsewhere anyway.
+    """
 
-    def __init__(self, *, drop_usage: bool) -> None:
+    __slots__ = (
+        "_drop_usage",
+        "_end",
+        "_held",
+        "_max_held",
+        "_shape",
+        "_trail",
+        "has_data",
+        "has_error",
+        "is_done",
+        "usage",
+    )
+
+    def __init__(self, shape: StreamShape, *, drop_usage: bool, trail: TokenTrail | None = None) -> None:
+        self._shape = shape
+        self._end = shape.ends[0]
         self._drop_usage = drop_usage
+        self._trail = trail
+        self._max_held = MAX_HELD_BYTES if trail is None else MAX_TRACED_BYTES
         self._held = b""
         self.has_data = False  # an event that is not a comment has passed
         self.has_error = False  # the engine itself reported an error in the stream
-        self.is_done = False  # the [DONE] event has passed
+        self.is_done = False  # the last event has passed
         self.usage: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -33,8 +51,10 @@ class EventStream:
         if self._held:
             data = self._held + data
         cut = end_of_last_event(data)
-        if not cut and len(data) > MAX_HELD_BYTES:
+        if not cut and len(data) > self._max_held:
             self._held = b""
+            if self._trail is not None:
+                self._trail.give_up()
             return data
         self._held = data[cut:]
         return self._inspect(data[:cut]) if cut else b""
@@ -42,53 +62,36 @@ class EventStream:
     def flush(self) -> bytes:
         """What is left when the stream has ended: an event without its empty line."""
         rest, self._held = self._held, b""
-        if rest.strip() == DONE:
-            self.is_done = True
-        return rest
+        self._note_end(rest)
+        return self._trail.take(rest) if rest and self._trail is not None else rest
 
     def _inspect(self, events: bytes) -> bytes:
-        if b'"usage"' in events:
-            events = self._take_usage(events)
         if not self.has_data and (events.startswith(b"data:") or b"\ndata:" in events):
             self.has_data = True
-        if b'data: {"error"' in events:
+        if self._shape.error in events and begins_a_line(events, self._shape.error):
             self.has_error = True
-        if DONE in events:
-            self.is_done = True
+        self._note_end(events)
+        if b'"usage"' in events:
+            events = self._take_usage(events)
+        if self._trail is not None:
+            events = b"".join(map(self._trail.take, EVENT.findall(events)))
         return events
 
+    def _note_end(self, events: bytes) -> None:
+        if self._end in events:
+            self.is_done = self.is_done or begins_a_line(events, self._end)
+        elif len(self._shape.ends) > 1:
+            self.is_done = self.is_done or any(begins_a_line(events, end) for end in self._shape.ends)
+
     def _take_usage(self, events: bytes) -> bytes:
-        return b"".join(event for event in _EVENT.findall(events) if not self._is_dropped(event))
+        return b"".join(event for event in EVENT.findall(events) if not self._is_dropped(event))
 
     def _is_dropped(self, event: bytes) -> bool:
         if b'"usage"' not in event:
             return False
         chunk = parse_event(event)
-        usage = chunk.get("usage")
-        if not isinstance(usage, dict):
+        usage = self._shape.read_usage(chunk)
+        if usage is None:
             return False
         self.usage = usage
         return self._drop_usage and chunk.get("choices") == []
-
-
-def end_of_last_event(data: bytes) -> int:
-    """Index after the last empty line, 0 if there is none."""
-    if data.endswith(b"\n\n"):  # as nearly every read does
-        return len(data)
-    lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
-    return max(lf + 2 if lf >= 0 else 0, crlf + 3 if crlf >= 0 else 0)
-
-
-def parse_event(event: bytes) -> dict[str, Any]:
-    """JSON object in the data lines of one event; empty when there is none."""
-    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-    try:
-        value = jsontext.loads(b"\n".join(lines))
-    except jsontext.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def error_event(body: bytes) -> bytes:
-    """The event that tells a client why its stream ends."""
-    return b"data: " + body + b"\n\n"

@@ -44,6 +44,12 @@ class Routing(Resource):
 
     queue_timeout_seconds: Annotated[float | None, Field(ge=0, le=3600)] = None
     request_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 1800.0
+    continuation: Literal["Off", "Tokens"] = Field(
+        "Off",
+        description="What becomes of a stream whose worker is lost. Off: it ends with an error event. Tokens: another "
+        "worker goes on from the tokens already sent, where the answer is one of plain text without tools, structured "
+        "output, stop strings, log probabilities or a seed.",
+    )
 
 
 class Drain(Resource):

@@ -44,6 +44,7 @@ def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
         on_prefill_failure=spec.kv_transfer.on_prefill_failure,
         queue_timeout_s=spec.routing.queue_timeout_seconds,
         request_timeout_s=spec.routing.request_timeout_seconds,
+        continuation=spec.routing.continuation,
         weights=tuple((one.kv_revision, one.traffic_percent) for one in status.revisions) if status else (),
     )
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from tandem_api import labels
-from tandem_router.snapshot import FleetSpec, OnPrefillFailure, RoleName, Snapshot, WorkerSpec
+from tandem_router.snapshot import Continuation, FleetSpec, OnPrefillFailure, RoleName, Snapshot, WorkerSpec
 
 LOG = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 1.0
@@ -47,6 +47,7 @@ class StaticFleet(_Entry):
     on_prefill_failure: OnPrefillFailure = "Retry"
     queue_timeout_seconds: Annotated[float | None, Field(ge=0)] = None
     request_timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    continuation: Continuation = "Off"
     workers: tuple[StaticWorker, ...] = ()
 
     def to_spec(self) -> FleetSpec:
@@ -60,6 +61,7 @@ class StaticFleet(_Entry):
             on_prefill_failure=self.on_prefill_failure,
             queue_timeout_s=self.queue_timeout_seconds,
             request_timeout_s=self.request_timeout_seconds,
+            continuation=self.continuation,
             token_file=self.token_file,
             workers=tuple(self._worker_spec(worker) for worker in self.workers),
         )

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tandem_router.apis.completions import CHAT
 from tandem_router.ask import build_prefill_body, build_serving_body, parse_ask, splice
 from tandem_router.errors import BadRequestError, RequestError
 
-PATH = "/v1/chat/completions"
+PATH = CHAT
 scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
     scalars | st.text(max_size=8),

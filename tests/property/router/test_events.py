@@ -6,6 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tandem_router.apis.completions import STREAM
 from tandem_router.sse import EventStream
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
@@ -22,7 +23,7 @@ def render(words, separator, *, with_usage):
 
 
 def run(raw, cuts, *, drop):
-    stream = EventStream(drop_usage=drop)
+    stream = EventStream(STREAM, drop_usage=drop)
     edges = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
     out = b"".join(stream.feed(raw[start:end]) for start, end in pairwise(edges))
     return out + stream.flush(), stream
@@ -54,7 +55,7 @@ def test_every_byte_may_come_alone(words):
 @given(texts, st.integers(0, 5000))
 def test_what_is_passed_on_ends_with_a_whole_event(words, cut):
     raw = b"".join(render(words, b"\n\n", with_usage=False))
-    out = EventStream(drop_usage=True).feed(raw[: cut % (len(raw) + 1)])
+    out = EventStream(STREAM, drop_usage=True).feed(raw[: cut % (len(raw) + 1)])
     assert out == b"" or out.endswith(b"\n\n")
 
 
@@ -73,6 +74,6 @@ def test_arbitrary_bytes_are_passed_on_unchanged(raw, cuts):
 
 
 def test_an_event_larger_than_the_bound_is_passed_on_in_parts():
-    stream = EventStream(drop_usage=True)
+    stream = EventStream(STREAM, drop_usage=True)
     passed = sum(len(stream.feed(b"x" * 65_536)) for _ in range(64))
     assert passed > 63 * 65_536 - 2 * 262_144

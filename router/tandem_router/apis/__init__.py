@@ -1,0 +1,1 @@
+"""The HTTP APIs that clients speak: what differs between them, as values. No I/O."""
