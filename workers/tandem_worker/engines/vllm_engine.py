@@ -1,14 +1,20 @@
 """vLLM as a child process."""
 
+import asyncio
 import os
+from importlib.util import find_spec
+from pathlib import Path
 
 from tandem_api.conditions import Reason
 from tandem_worker.child import ChildProcess
 from tandem_worker.diagnosis import diagnose_exit
 from tandem_worker.engines.vllm import build_command, build_environment, find_build
 from tandem_worker.errors import WorkerError
+from tandem_worker.kv_offload.disk_budget import watch_disk
 from tandem_worker.models import link_model, locate_model
 from tandem_worker.settings import Settings
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # vLLM's place, not ours to choose
 
 
 class VllmEngine:
@@ -20,9 +26,12 @@ class VllmEngine:
 
     def __init__(self, settings: Settings, instance: str) -> None:
         build = find_build()
+        _check_connector(settings)
         model = locate_model(settings.config.model)
         self._settings = settings
         self._model = model
+        self._instance = instance
+        self._disk_watch: asyncio.Task[None] | None = None
         self._child = ChildProcess(
             build_command(settings, model, build, instance),
             build_environment(os.environ, settings, model, build),
@@ -37,6 +46,7 @@ class VllmEngine:
         try:
             link_model(self._model, self._settings.data_dir)
             await self._child.start()
+            self._watch_disk()
         except OSError as error:
             raise WorkerError(Reason.IMAGE_UNAVAILABLE, f"The engine cannot be started: {error}") from error
 
@@ -45,4 +55,28 @@ class VllmEngine:
         return diagnose_exit(returncode, self._child.tail.read_lines())
 
     async def stop(self, grace_s: float) -> None:
+        if self._disk_watch is not None:
+            self._disk_watch.cancel()
         await self._child.stop(grace_s)
+        _remove_shared_memory(self._instance)
+
+    def _watch_disk(self) -> None:
+        offload = self._settings.config.engine.kv_offload
+        if offload is not None and offload.disk_dir is not None and offload.disk_bytes is not None:
+            self._disk_watch = asyncio.create_task(watch_disk(Path(offload.disk_dir), offload.disk_bytes))
+
+
+def _check_connector(settings: Settings) -> None:
+    """What would otherwise be an ImportError deep inside vLLM."""
+    transfer = settings.config.kv_transfer
+    if transfer is not None and transfer.connector == "nixl" and find_spec("nixl") is None:
+        raise WorkerError(
+            Reason.IMAGE_UNAVAILABLE,
+            "The engine image holds no NIXL: use an image with the nixl package, or spec.kvTransfer.connector: tcp",
+        )
+
+
+def _remove_shared_memory(instance: str) -> None:
+    """vLLM's offloading leaves its file when it is killed; it is named after the engine's start, which was ours."""
+    for path in _SHARED_MEMORY.glob(f"vllm_offload_{instance}*.mmap"):
+        path.unlink(missing_ok=True)

@@ -141,7 +141,7 @@ class SchedulerSide:
                 "remote_port": self.me.port,
                 "tp_size": self.me.tp_size,
                 "remote_num_tokens": min(request.num_computed_tokens, len(request.prompt_token_ids)),
-                "prompt_digest": _digest(request),
+                "prompt_digest": digest_request(request),
                 "expiry": int(self.unix_s() + self.me.lease_s),
                 "fleet": self.me.fleet,
             },
@@ -155,7 +155,7 @@ class SchedulerSide:
 
     def _check_prompt(self, request: PromptRequest, ticket: Ticket) -> None:
         prompt = request.prompt_token_ids or []
-        if ticket.remote_num_tokens > len(prompt) or ticket.prompt_digest != _digest(request):
+        if ticket.remote_num_tokens > len(prompt) or ticket.prompt_digest != digest_request(request):
             raise TicketError("prompt_mismatch", "the ticket was issued for another prompt")
         needed = [-(-ticket.remote_num_tokens // size) for size in self.me.block_sizes]
         if list(map(len, ticket.remote_block_ids)) != needed:
@@ -200,7 +200,8 @@ def _clear_remote_prefill(request: PromptRequest) -> None:
         request.kv_transfer_params["do_remote_prefill"] = False
 
 
-def _digest(request: PromptRequest) -> str:
+def digest_request(request: PromptRequest) -> str:
+    """Of all that the KV of a request's prompt is computed from."""
     extras = [f"mm {feature.identifier}" for feature in request.mm_features]
     if request.lora_request is not None:
         extras.append(f"lora {request.lora_request.lora_name}")
