@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster import teardown
-from cluster.build import find_builder
+from cluster.build import build_families, find_builder
 from cluster.errors import ClusterError
+from cluster.families import ALL
 from cluster.locks import exclusive_lock
 from cluster.places import Places, RunFolder, places_from_environment
 from cluster.processes import fetch_process_id
@@ -85,6 +86,11 @@ class Listing:
     cluster: Cluster
     state: State
     is_live: bool
+
+
+def build(progress: Progress) -> None:
+    """Build what clusters of provider `source` are made of, unless it is there. Raises ClusterError."""
+    build_families(find_builder(default_places()), ALL, progress)
 
 
 def default_places() -> Places:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -70,8 +71,29 @@ def find_missing(builder: Builder, names: Iterable[str]) -> list[str]:
 
 
 def build_families(builder: Builder, names: Iterable[str], progress: Progress) -> dict[str, Path]:
-    """Build what is missing; returns the folder of each family. Raises ClusterError."""
-    return {name: build_family(builder, FAMILIES[name], progress) for name in names}
+    """Build what is missing; returns the folder of each family. Raises ClusterError.
+
+    While one family compiles, the sources of the next ones are fetched: the network waits for nobody.
+    """
+    names = list(names)
+    ahead = ThreadPoolExecutor(1, "fetch-sources")
+    try:
+        for name in find_missing(builder, names)[1:]:
+            ahead.submit(fetch_sources, builder, FAMILIES[name])
+        return {name: build_family(builder, FAMILIES[name], progress) for name in names}
+    finally:
+        ahead.shutdown(cancel_futures=True)
+
+
+def fetch_sources(builder: Builder, family: Family) -> None:
+    """Bring the family's modules into Go's cache. A failure is not told here: the build meets it again, and tells."""
+    if builder.toolchain.is_installed():
+        packages = [program.package for program in family.programs]
+        subprocess.run(
+            [str(builder.toolchain.executable), "list", "-deps", *packages],
+            cwd=family.folder, env={**os.environ, **GO_ENVIRONMENT}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
 
 
 def build_family(builder: Builder, family: Family, progress: Progress) -> Path:

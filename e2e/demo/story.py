@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
@@ -51,7 +52,10 @@ class Demo:
     def _choose_cluster(self) -> ClusterSpec:
         if self._provider != "source":
             return ClusterSpec(name=self._name, provider=self._provider)
-        images = dict(build_image_table(make_worker_environment()))
+        with ThreadPoolExecutor(1) as aside:  # vLLM waits for the network, Kubernetes for the processor
+            worker = aside.submit(make_worker_environment)
+            api.build(Progress(self._console))
+            images = dict(build_image_table(worker.result()))
         return ClusterSpec(name=self._name, process_nodes=1, images=images)
 
     def _install(self, cluster: Cluster) -> Installation:
