@@ -7,8 +7,10 @@ from tandem_api.v1alpha1.autoscaling import Autoscaling, Objective, Objectives, 
 from tandem_api.v1alpha1.engine import Batching, Engine, EnginePerformance, EngineSettings, KVCache
 from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, InferenceDeploymentSpec
 from tandem_api.v1alpha1.model import Model, SecretKey
-from tandem_api.v1alpha1.policies import Drain, KVTransfer, Rollout, Routing
+from tandem_api.v1alpha1.policies import Drain, KVTransfer, Routing
 from tandem_api.v1alpha1.pool import LocalObjectReference, Parallelism, PodTemplate, Pool, Resources, Toleration
+from tandem_api.v1alpha1.rollout import Rollout, RolloutStep
+from tandem_api.v1alpha1.rollout_status import Rejection, RolloutStatus, StartupStatus
 from tandem_api.v1alpha1.scaling_status import (
     AutoscalerMemoryStatus,
     DecisionStatus,
@@ -52,11 +54,15 @@ __all__ = [
     "PoolStatus",
     "RatioBounds",
     "Resources",
+    "Rejection",
     "RevisionStatus",
     "Rollout",
+    "RolloutStatus",
+    "RolloutStep",
     "Routing",
     "Schedule",
     "SecretKey",
+    "StartupStatus",
     "Toleration",
     "TtftObjective",
     "WorkerPool",

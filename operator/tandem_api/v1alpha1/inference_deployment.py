@@ -8,8 +8,9 @@ from tandem_api.schema import Resource, cel
 from tandem_api.v1alpha1.autoscaling import Autoscaling, Objectives
 from tandem_api.v1alpha1.engine import Engine
 from tandem_api.v1alpha1.model import Model
-from tandem_api.v1alpha1.policies import Drain, KVTransfer, Rollout, Routing
+from tandem_api.v1alpha1.policies import Drain, KVTransfer, Routing
 from tandem_api.v1alpha1.pool import Pool
+from tandem_api.v1alpha1.rollout import Rollout
 from tandem_api.v1alpha1.status import InferenceDeploymentStatus
 
 _DECIDES = (

@@ -1,4 +1,4 @@
-"""What the fleet does over time: hand-over, rollout, routing, drain."""
+"""What the fleet does over time: hand-over, routing, drain."""
 
 from typing import Annotated, Literal
 
@@ -26,17 +26,6 @@ class KVTransfer(Resource):
             ]
         }
     )
-
-
-class Rollout(Resource):
-    """How a change of the pod template reaches the workers."""
-
-    strategy: Annotated[
-        Literal["Surge", "Recreate"],
-        Field(description="Surge: new workers serve before old ones go. Recreate: old ones go first (no spare GPUs)."),
-    ] = "Surge"
-    progress_deadline_seconds: Annotated[int, Field(ge=30, le=86_400)] = 1800
-    paused: bool = False
 
 
 class Routing(Resource):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tandem_api.schema import Count, Resource
+from tandem_api.v1alpha1.rollout_status import RolloutStatus, StartupStatus
 from tandem_api.v1alpha1.scaling_status import AutoscalerMemoryStatus, DecisionStatus, ObjectivesStatus
 
 
@@ -63,6 +64,10 @@ class InferenceDeploymentStatus(Resource):
             max_length=16,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kvRevision"]},
         ),
+    ] = []
+    rollout: RolloutStatus | None = None
+    startup: Annotated[
+        list[StartupStatus], Field(max_length=8, description="Measured, per role and template that has workers.")
     ] = []
     objectives: ObjectivesStatus | None = None
     last_decision: DecisionStatus | None = None
