@@ -111,6 +111,8 @@ def _build_row(path: str, field: Json, *, is_required: bool, known: str | None) 
 def _type(field: Json) -> str:
     if "enum" in field:
         return " \\| ".join(f"`{value}`" for value in field["enum"])
+    if field.get("x-kubernetes-int-or-string"):
+        return "integer or string"
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     if isinstance(field.get("additionalProperties"), dict):

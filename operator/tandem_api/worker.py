@@ -31,14 +31,37 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class ModelConfig(_Message):
-    """Which model, from where. `source` is `hf://…`, `pvc://…` (already mounted at `path`) or `synthetic://…`."""
+class WeightsConfig(_Message):
+    """Weights: `source` as in the custom resource; `path`, where the pod finds what does not come from the hub."""
 
-    name: str
-    served_name: str
     source: str
     revision: str | None = None
     path: str | None = None
+
+
+class AdapterConfig(WeightsConfig):
+    """A LoRA adapter, and the name that clients ask for."""
+
+    name: str
+
+
+class ModelConfig(WeightsConfig):
+    """Which model, from where, and the adapters served beside it."""
+
+    name: str
+    served_name: str
+    adapters: tuple[AdapterConfig, ...] = ()
+
+
+class SpeculativeConfig(_Message):
+    """How tokens are guessed. `draft`: the weights of the guesser, where it has any."""
+
+    method: str
+    tokens: int
+    draft: WeightsConfig | None = None
+    prompt_lookup_min: int | None = None
+    prompt_lookup_max: int | None = None
+    draft_tensor_parallel: int | None = None
 
 
 class KVOffloadConfig(_Message):
@@ -67,11 +90,20 @@ class EngineConfig(_Message):
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     chunked_prefill: bool | None = None
+    long_prefill_token_threshold: int | None = None
+    async_scheduling: bool | None = None
     max_model_len: int | None = None
     enforce_eager: bool | None = None
     attention_backend: str | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    data_parallel: int = 1
+    expert_parallel: bool = False
+    context_parallel: int = 1
+    speculative: SpeculativeConfig | None = None
+    lora_max_rank: int | None = None
+    lora_max_in_batch: int | None = None
+    lora_max_in_memory: int | None = None
     extra_args: tuple[str, ...] = ()
 
 

@@ -79,7 +79,9 @@ class Operator:
 
     def _defaults(self) -> Defaults:
         settings = self._settings
-        return Defaults(settings.engine_image, settings.worker_image, self._home, settings.endpoint)
+        return Defaults(
+            settings.engine_image, settings.worker_image, self._home, settings.endpoint, settings.monitoring_namespace
+        )
 
     async def run(self) -> None:
         """Runs until a signal, or until a part of it fails."""

@@ -64,6 +64,7 @@ class Defaults:
     worker_image: str
     router_namespace: str
     endpoint: str | None = None
+    monitoring_namespace: str | None = None  # whose pods may scrape the workers
 
 
 @dataclass(frozen=True)

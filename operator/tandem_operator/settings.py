@@ -23,6 +23,7 @@ class Settings:
     engine_image: str
     worker_image: str
     endpoint: str | None
+    monitoring_namespace: str | None
     health_host: str
     health_port: int
     metrics_port: int
@@ -52,6 +53,7 @@ def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str
         engine_image=options.engine_image,
         worker_image=options.worker_image,
         endpoint=options.endpoint,
+        monitoring_namespace=options.monitoring_namespace or None,
         health_host=options.health_host,
         health_port=options.health_port,
         metrics_port=options.metrics_port,
@@ -73,6 +75,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--engine-image", default=environment.get("TANDEM_DEFAULT_ENGINE_IMAGE", DEFAULT_ENGINE_IMAGE))
     add("--worker-image", default=environment.get("TANDEM_WORKER_IMAGE", DEFAULT_WORKER_IMAGE))
     add("--endpoint", default=environment.get("TANDEM_ENDPOINT"), help="URL of the routers, shown in status.endpoint")
+    add("--monitoring-namespace", help="namespace whose pods may scrape the workers' metrics")
     add("--health-host", default=environment.get("POD_IP", "::"), help="address of the health and metrics listeners")
     add("--health-port", type=_port, default=8080)
     add("--metrics-port", type=_port, default=9090)

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Iterator
 
-from tandem_api.v1alpha1 import InferenceDeploymentSpec, Pool
+from tandem_api.engine_flags import find_flag_problem
+from tandem_api.v1alpha1 import Batching, EngineSettings, InferenceDeploymentSpec, Pool
+from tandem_api.v1alpha1.sources import SYNTHETIC
 from tandem_operator.model import Problem
 from tandem_operator.quantities import parse_quantity
 
@@ -20,12 +22,37 @@ def find_problem(spec: InferenceDeploymentSpec) -> Problem | None:
 
 def _check_gpus(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
     for path, pool in _pools(spec):
-        ranks = pool.parallelism.tensor * pool.parallelism.pipeline
-        gpus = pool.resources.gpu
+        ranks, gpus = pool.parallelism.ranks, pool.resources.gpu
         if gpus and gpus != ranks:
             yield Problem(
                 f"{path}.resources.gpu",
-                f"{gpus} GPUs do not fit tensor × pipeline = {ranks}; set {ranks}, or leave the field out",
+                f"{gpus} GPUs do not fit tensor × pipeline × data = {ranks}; set {ranks}, or leave the field out",
+            )
+        if ranks % pool.nodes:
+            yield Problem(f"{path}.nodes", f"{ranks} GPUs do not divide among {pool.nodes} nodes; choose a divisor")
+
+
+def _check_extra_arguments(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    """Admission refuses most of them; abbreviations, and what one role may not have alone, are seen here."""
+    if problem := find_flag_problem(spec.engine.extra_args):
+        yield Problem("spec.engine.extraArgs", str(problem))
+    for path, pool in _pools(spec):
+        overrides = pool.engine_overrides
+        if overrides and (problem := find_flag_problem(overrides.extra_args, of_one_role=True)):
+            yield Problem(f"{path}.engineOverrides.extraArgs", str(problem))
+
+
+def _check_speculation(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    guess = spec.engine.speculative
+    if guess is None:
+        return
+    if guess.source == SYNTHETIC and spec.model.source != SYNTHETIC:
+        yield Problem("spec.engine.speculative.source", f"{SYNTHETIC} drafts for itself alone; name the model's draft")
+    for path, pool in _pools(spec):
+        if guess.draft_tensor not in (None, 1, pool.parallelism.tensor):
+            yield Problem(
+                "spec.engine.speculative.draftTensor",
+                f"{guess.draft_tensor} is neither 1 nor {path}.parallelism.tensor; set one of these",
             )
 
 
@@ -44,15 +71,19 @@ def _check_quantities(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
 
 
 def _check_batching(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
-    batching, length = spec.engine.batching, spec.engine.max_model_len
-    if batching is None or batching.chunked_prefill is not False or not batching.max_num_batched_tokens or not length:
-        return
-    if batching.max_num_batched_tokens < length:
-        yield Problem(
-            "spec.engine.batching.maxNumBatchedTokens",
-            f"{batching.max_num_batched_tokens} is less than maxModelLen {length}, and chunkedPrefill is off: "
-            "raise it, or switch chunkedPrefill on",
-        )
+    for path, pool in _pools(spec):
+        engine, own = spec.engine, pool.engine_overrides or EngineSettings()
+        common, batching = engine.batching or Batching(), own.batching or Batching()
+        whole = batching.chunked_prefill if batching.chunked_prefill is not None else common.chunked_prefill
+        tokens = batching.max_num_batched_tokens or common.max_num_batched_tokens
+        length = own.max_model_len or engine.max_model_len
+        if whole is False and tokens and length and tokens < length:
+            owner = f"{path}.engineOverrides" if batching.max_num_batched_tokens else "spec.engine"
+            yield Problem(
+                f"{owner}.batching.maxNumBatchedTokens",
+                f"{tokens} is less than maxModelLen {length}, and chunkedPrefill is off: "
+                "raise it, or switch chunkedPrefill on",
+            )
 
 
 def _check_labels(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
@@ -85,6 +116,8 @@ _CHECKS: tuple[Callable[[InferenceDeploymentSpec], Iterator[Problem]], ...] = (
     _check_gpus,
     _check_quantities,
     _check_batching,
+    _check_extra_arguments,
+    _check_speculation,
     _check_labels,
     _check_sim,
 )

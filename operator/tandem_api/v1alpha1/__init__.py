@@ -3,12 +3,20 @@
 What admission can know to be wrong is refused here by CEL, with a message that names the field and the fix.
 """
 
-from tandem_api.v1alpha1.autoscaling import Autoscaling, Objective, Objectives, RatioBounds, Schedule, TtftObjective
-from tandem_api.v1alpha1.engine import Batching, Engine, EnginePerformance, EngineSettings, KVCache
+from tandem_api.v1alpha1.autoscaling import (
+    Autoscaling,
+    Objective,
+    Objectives,
+    RatioBounds,
+    Schedule,
+    TtftObjective,
+)
+from tandem_api.v1alpha1.engine import Batching, Engine, EnginePerformance, EngineSettings, KVCache, KVMemory
 from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, InferenceDeploymentSpec
-from tandem_api.v1alpha1.model import Model, SecretKey
+from tandem_api.v1alpha1.model import Model
+from tandem_api.v1alpha1.pod_template import LocalObjectReference, PodTemplate, ResourceClaim, Variable
 from tandem_api.v1alpha1.policies import Drain, KVTransfer, Routing
-from tandem_api.v1alpha1.pool import LocalObjectReference, Parallelism, PodTemplate, Pool, Resources, Toleration
+from tandem_api.v1alpha1.pool import Parallelism, Pool, Resources
 from tandem_api.v1alpha1.rollout import Rollout, RolloutStep
 from tandem_api.v1alpha1.rollout_status import Rejection, RolloutStatus, StartupStatus
 from tandem_api.v1alpha1.scaling_status import (
@@ -20,11 +28,16 @@ from tandem_api.v1alpha1.scaling_status import (
     PoolDecisionStatus,
     PoolMemoryStatus,
 )
+from tandem_api.v1alpha1.scheduling import Affinity, LabelSelector, Locality, Toleration, TopologySpreadConstraint
+from tandem_api.v1alpha1.sources import Adapter, ModelCache, ObjectStore, SecretKey
+from tandem_api.v1alpha1.speculative import Lora, Speculative
 from tandem_api.v1alpha1.status import Condition, InferenceDeploymentStatus, PoolStatus, RevisionStatus
 from tandem_api.v1alpha1.worker_pool import MAX_NAME_LENGTH, WorkerPool, WorkerPoolSpec, WorkerPoolStatus
 
 __all__ = [
     "MAX_NAME_LENGTH",
+    "Adapter",
+    "Affinity",
     "AutoscalerMemoryStatus",
     "Autoscaling",
     "Batching",
@@ -39,10 +52,16 @@ __all__ = [
     "InferenceDeploymentSpec",
     "InferenceDeploymentStatus",
     "KVCache",
+    "KVMemory",
     "KVTransfer",
+    "LabelSelector",
     "LatencyStatus",
     "LocalObjectReference",
+    "Locality",
+    "Lora",
     "Model",
+    "ModelCache",
+    "ObjectStore",
     "Objective",
     "Objectives",
     "ObjectivesStatus",
@@ -53,8 +72,9 @@ __all__ = [
     "PoolMemoryStatus",
     "PoolStatus",
     "RatioBounds",
-    "Resources",
     "Rejection",
+    "ResourceClaim",
+    "Resources",
     "RevisionStatus",
     "Rollout",
     "RolloutStatus",
@@ -62,9 +82,12 @@ __all__ = [
     "Routing",
     "Schedule",
     "SecretKey",
+    "Speculative",
     "StartupStatus",
     "Toleration",
+    "TopologySpreadConstraint",
     "TtftObjective",
+    "Variable",
     "WorkerPool",
     "WorkerPoolSpec",
     "WorkerPoolStatus",

@@ -4,22 +4,61 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from tandem_api.engine_flags import cel_pattern
 from tandem_api.schema import ImageName, Quantity, Resource, cel
+from tandem_api.v1alpha1.speculative import Lora, Speculative
+
+Quantization = Literal[
+    "awq",
+    "auto_awq",
+    "awq_marlin",
+    "gptq",
+    "auto_gptq",
+    "gptq_marlin",
+    "compressed-tensors",
+    "modelopt",
+    "modelopt_fp4",
+    "modelopt_mxfp8",
+    "modelopt_mixed",
+    "fp8",
+    "fp8_per_tensor",
+    "fp8_per_block",
+    "fp8_per_channel",
+    "mxfp4",
+    "gpt_oss_mxfp4",
+    "mxfp8",
+    "nvfp4_per_token",
+    "deepseek_v4_fp8",
+    "int8_per_channel_weight_only",
+    "experts_int8",
+    "moe_wna16",
+    "quark",
+    "torchao",
+    "inc",
+    "humming",
+    "online",
+]
+KVDtype = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "nvfp4"]
 
 
-class KVCache(Resource):
-    """KV cache of each worker. Part of the kv-revision."""
+class KVMemory(Resource):
+    """Room for KV cache. A role may have its own."""
 
-    dtype: Annotated[Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2"] | None, Field(description="Element type.")] = None
-    block_size: Annotated[
-        Literal[8, 16, 32, 64, 128] | None, Field(description="Tokens per block. Both roles share it.")
-    ] = None
     gpu_memory_utilization: Annotated[
         float | None, Field(gt=0, le=1, description="Share of GPU memory that the engine may use.")
     ] = None
     memory: Annotated[Quantity | None, Field(description="KV cache size per GPU; overrides gpuMemoryUtilization.")] = (
         None
     )
+
+
+class KVCache(KVMemory):
+    """KV cache of each worker. dtype and blockSize are part of the kv-revision."""
+
+    dtype: Annotated[KVDtype | None, Field(description="Element type.")] = None
+    block_size: Annotated[
+        Literal[8, 16, 32, 64, 128] | None, Field(description="Tokens per block. Both roles share it.")
+    ] = None
 
 
 class Batching(Resource):
@@ -29,16 +68,25 @@ class Batching(Resource):
     max_num_batched_tokens: Annotated[
         int | None, Field(ge=1, le=1_048_576, description="Tokens in one engine step.")
     ] = None
-    chunked_prefill: bool | None = None
+    chunked_prefill: Annotated[bool | None, Field(description="Cut long prompts, so that decoding goes on.")] = None
+    long_prefill_token_threshold: Annotated[
+        int | None, Field(ge=1, le=16_777_216, description="A prompt longer than this counts as long, tokens.")
+    ] = None
+    async_scheduling: Annotated[bool | None, Field(description="Plan the next step while this one runs.")] = None
 
 
 class EngineSettings(Resource):
     """Settings that a role may override."""
 
     batching: Batching | None = None
+    kv_cache: KVMemory | None = None
+    prefix_caching: bool | None = None
     max_model_len: Annotated[int | None, Field(ge=1, le=16_777_216, description="Longest sequence, tokens.")] = None
     enforce_eager: Annotated[bool | None, Field(description="Run without graph capture.")] = None
-    attention_backend: Annotated[str | None, Field(max_length=63, pattern=r"^[A-Z0-9_]+$")] = None
+    attention_backend: Annotated[
+        str | None,
+        Field(max_length=63, pattern=r"^[A-Z][A-Z0-9_]*$", description="vLLM's name, as FLASH_ATTN or FLASHINFER."),
+    ] = None
     extra_args: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=512)]],
         Field(
@@ -51,9 +99,7 @@ class EngineSettings(Resource):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "!has(self.extraArgs) || self.extraArgs.all(a, !a.matches('^--?(kv[-_]transfer|host|port|uds"
-                    "|api[-_]key|served[-_]model[-_]name|model|middleware|ssl|root[-_]path|data[-_]parallel|tensor[-_]parallel"
-                    "|pipeline[-_]parallel|block[-_]size|kv[-_]cache|quantization|dtype|config|tp|pp|dp|q)([-_=].*)?$'))",
+                    f"!has(self.extraArgs) || self.extraArgs.all(a, !a.matches('{cel_pattern()}'))",
                     "extraArgs may not set what Tandem owns (ports, keys, model, parallelism, KV transfer, dtypes): "
                     "use the typed field instead",
                 )
@@ -95,9 +141,12 @@ class Engine(EngineSettings):
         ImageName | None, Field(description="Image that brings tandem-worker into the engine's pod.")
     ] = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
-    quantization: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9_-]+$")] = None
+    quantization: Annotated[
+        Quantization | None, Field(description="Of the weights. Default: as the model's own configuration says.")
+    ] = None
     kv_cache: KVCache | None = None
-    prefix_caching: bool | None = None
+    speculative: Speculative | None = None
+    lora: Lora | None = None
     performance_profile: Annotated[
         str | None,
         Field(

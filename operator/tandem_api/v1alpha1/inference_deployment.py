@@ -67,18 +67,12 @@ class InferenceDeploymentSpec(Resource):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "!has(self.prefill) || self.prefill.parallelism.tensor == self.decode.parallelism.tensor",
-                    "spec.prefill.parallelism.tensor and spec.decode.parallelism.tensor must be equal in this release: "
-                    "set both to the same number",
+                    "!has(self.prefill) || self.prefill.parallelism.tensor % self.decode.parallelism.tensor == 0"
+                    " || self.decode.parallelism.tensor % self.prefill.parallelism.tensor == 0",
+                    "spec.prefill.parallelism.tensor and spec.decode.parallelism.tensor do not divide one another; KV "
+                    "moves in whole shares of heads: make one a multiple of the other",
                 ),
-                cel(
-                    "!has(self.prefill) || self.prefill.parallelism.pipeline == 1",
-                    "spec.prefill.parallelism.pipeline must be 1 when KV is handed over: use tensor parallelism",
-                ),
-                cel(
-                    "!has(self.prefill) || self.decode.parallelism.pipeline == 1",
-                    "spec.decode.parallelism.pipeline must be 1 when KV is handed over: use tensor parallelism",
-                ),
+                *_ONE_WHERE_KV_MOVES,
                 *(cel(f"!({_DECIDES}) || {rule}", message) for rule, message in _NEEDS_TO_DECIDE),
             ]
         }

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from tandem_api.schema import Resource, cel
+from tandem_api.v1alpha1.scheduling import Locality
 
 
 class KVTransfer(Resource):
@@ -15,6 +16,7 @@ class KVTransfer(Resource):
         Literal["Retry", "Local", "Fail"],
         Field(description="When a prefill worker fails: Retry elsewhere then Local; Local prefill; or Fail."),
     ] = "Retry"
+    locality: Annotated[Locality | None, Field(description="Default: anywhere.")] = None
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,24 +1,55 @@
 """The workers of one role: how many, of what shape, in what pods."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from tandem_api.schema import LongText, Name, Quantity, Resource, cel
+from tandem_api.schema import Quantity, Resource, cel
 from tandem_api.v1alpha1.engine import EngineSettings
+from tandem_api.v1alpha1.pod_template import PodTemplate
 
 
 class Parallelism(Resource):
-    """How one worker spreads over GPUs."""
+    """How one worker spreads over GPUs. It has tensor × pipeline × data of them."""
 
-    tensor: Annotated[int, Field(ge=1, le=64)] = 1
-    pipeline: Annotated[int, Field(ge=1, le=64)] = 1
+    tensor: Annotated[int, Field(ge=1, le=64, description="GPUs that share each layer.")] = 1
+    pipeline: Annotated[int, Field(ge=1, le=64, description="Stages of layers.")] = 1
+    data: Annotated[int, Field(ge=1, le=64, description="Replicas of the attention inside one worker.")] = 1
+    expert: Annotated[
+        bool, Field(description="Spread the experts of a mixture over tensor × data GPUs, instead of slicing each.")
+    ] = False
+    context: Annotated[
+        int, Field(ge=1, le=64, description="Shares of each sequence's KV while decoding; divides tensor.")
+    ] = 1
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.context) || (has(self.tensor) ? self.tensor : 1) % self.context == 0",
+                    "parallelism.context must divide parallelism.tensor: it shares KV among the tensor ranks",
+                )
+            ]
+        }
+    )
+
+    @property
+    def ranks(self) -> int:
+        """GPUs of one worker."""
+        return self.tensor * self.pipeline * self.data
 
 
 class Resources(Resource):
     """Compute of one worker."""
 
-    gpu: Annotated[int | None, Field(ge=0, le=64, description="GPUs. Default: tensor × pipeline (0 for sim).")] = None
+    gpu: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=4096,
+            description="GPUs. Default: tensor × pipeline × data; none for sim, nor where resourceClaims bring them.",
+        ),
+    ] = None
     gpu_resource: Annotated[
         str,
         Field(
@@ -30,48 +61,6 @@ class Resources(Resource):
     cpu: Quantity | None = None
     memory: Quantity | None = None
     shared_memory: Annotated[Quantity, Field(description="Size limit of /dev/shm.")] = "2Gi"
-
-
-class Toleration(Resource):
-    """As in a Pod."""
-
-    key: Annotated[str | None, Field(max_length=317)] = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: Annotated[str | None, Field(max_length=63)] = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: Annotated[int | None, Field(ge=0, le=2_147_483_647)] = None
-
-
-class LocalObjectReference(Resource):
-    """Name of an object in the same namespace."""
-
-    name: Name
-
-
-class PodTemplate(Resource):
-    """The part of a worker's pod that a user may shape. Everything else is Tandem's."""
-
-    labels: Annotated[dict[str, LongText], Field(max_length=32)] = {}
-    annotations: Annotated[dict[str, LongText], Field(max_length=32)] = {}
-    node_selector: Annotated[dict[str, LongText], Field(max_length=32)] = {}
-    tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
-    priority_class_name: Name | None = None
-    runtime_class_name: Name | None = None
-    image_pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=8)] = []
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    f"!has(self.{field}) || self.{field}.all(k, !k.startsWith('tandem.dev/')"
-                    " && !k.startsWith('app.kubernetes.io/'))",
-                    f"podTemplate.{field} may not use the prefixes tandem.dev/ and app.kubernetes.io/: "
-                    "choose another key",
-                )
-                for field in ("labels", "annotations")
-            ]
-        }
-    )
 
 
 class Pool(Resource):
@@ -92,6 +81,9 @@ class Pool(Resource):
     max: Annotated[int | None, Field(ge=1, le=10_000, description="Most workers in mode Objectives.")] = None
     resources: Resources = Resources()
     parallelism: Parallelism = Parallelism()
+    nodes: Annotated[
+        int, Field(ge=1, le=64, description="Nodes that one worker spans; above 1 it needs LeaderWorkerSet.")
+    ] = 1
     engine_overrides: EngineSettings | None = None
     pod_template: PodTemplate | None = None
 

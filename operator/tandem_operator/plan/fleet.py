@@ -34,7 +34,8 @@ def plan_fleet(snapshot: Snapshot) -> tuple[Action, ...]:
 def _plan_shared(snapshot: Snapshot) -> Iterator[Action]:
     fleet = snapshot.fleet
     yield from _plan_apply(build_keys_secret(fleet, snapshot.keys), snapshot.secret)
-    policy = build_network_policy(fleet, snapshot.defaults.router_namespace)
+    defaults = snapshot.defaults
+    policy = build_network_policy(fleet, defaults.router_namespace, defaults.monitoring_namespace)
     yield from _plan_apply(policy, snapshot.policies.get(policy_name(fleet.key.name)))
 
 

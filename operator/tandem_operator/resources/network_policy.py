@@ -7,14 +7,16 @@ from tandem_operator.kinds import NETWORK_POLICY, Manifest
 from tandem_operator.model import Fleet
 from tandem_operator.resources.metadata import build_metadata, build_selector, owned_by_fleet
 from tandem_operator.resources.names import policy_name
-from tandem_operator.resources.worker_config import model_source
+from tandem_operator.resources.weights import list_egress_ports
 
 _DNS = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
 _ANY_TCP = [{"protocol": "TCP"}]  # NCCL's ports are ephemeral
 
 
-def build_network_policy(fleet: Fleet, router_namespace: str) -> Manifest:
+def build_network_policy(fleet: Fleet, router_namespace: str, monitoring_namespace: str | None) -> Manifest:
     """Denies everything that it does not list, in both directions."""
+    sources = list_egress_ports(fleet.spec)
+    scrapers = [_scrapers(monitoring_namespace)] if monitoring_namespace else []
     return {
         "apiVersion": NETWORK_POLICY.api_version,
         "kind": NETWORK_POLICY.name,
@@ -25,11 +27,12 @@ def build_network_policy(fleet: Fleet, router_namespace: str) -> Manifest:
             "ingress": [
                 {"from": [_routers(router_namespace)], "ports": _tcp(labels.HTTP_PORT, labels.ADMIN_PORT)},
                 {"from": [_peers(fleet)], "ports": _ANY_TCP},
+                *scrapers,
             ],
             "egress": [
                 {"ports": _DNS},
                 {"to": [_peers(fleet)], "ports": _ANY_TCP},
-                *([{"ports": _tcp(443)}] if model_source(fleet.spec).startswith("hf://") else []),
+                *([{"ports": _tcp(*sources)}] if sources else []),
             ],
         },
     }
@@ -39,6 +42,14 @@ def _routers(namespace: str) -> dict[str, Any]:
     return {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
         "podSelector": {"matchLabels": {labels.COMPONENT: labels.ROUTER_COMPONENT}},
+    }
+
+
+def _scrapers(namespace: str) -> dict[str, Any]:
+    """Prometheus reads metrics on the admin port; what changes anything there asks for the fleet's key."""
+    return {
+        "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}],
+        "ports": _tcp(labels.ADMIN_PORT),
     }
 
 

@@ -12,8 +12,9 @@ from tandem_api.v1alpha1 import PodTemplate, Resources
 from tandem_api.worker import CODE_DIR, CONFIG_ENV, KEYS_DIR, MODEL_DIR, RUN_DIR
 from tandem_core.keys import fleet_secret_name
 from tandem_operator.model import Fleet, PoolRole
-from tandem_operator.resources import worker_config
+from tandem_operator.resources import weights, worker_config
 from tandem_operator.resources.metadata import build_selector
+from tandem_operator.resources.placement import build_placement
 from tandem_operator.resources.revisions import kv_revision, pool_of, template_revision, worker_role
 
 _USER_ID = 65532  # "nonroot" of the distroless images; any image works, since only mounted places are written
@@ -74,21 +75,20 @@ def _build_pod_spec(fleet: Fleet, role: PoolRole, images: Images, shaped: PodTem
             "runAsUser": _USER_ID,
             "runAsGroup": _USER_ID,
             "fsGroup": _USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",  # a volume of weights has millions of blocks to visit
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": fleet.spec.drain.timeout_seconds + _GRACE_AFTER_DRAIN_S,
-        "initContainers": [] if is_sim else [_build_installer(images)],
+        "initContainers": [] if is_sim else _build_init_containers(fleet, images),
         "containers": [_build_worker(fleet, role, images)],
         "volumes": _build_volumes(fleet, role),
-        **_shape(shaped),
+        **build_placement(fleet, role, shaped),
     }
     return {name: value for name, value in spec.items() if value != []}
 
 
-def _shape(shaped: PodTemplate) -> dict[str, Any]:
-    wire = shaped.to_wire()
-    allowed = ("nodeSelector", "tolerations", "priorityClassName", "runtimeClassName", "imagePullSecrets")
-    return {name: wire[name] for name in allowed if wire.get(name)}
+def _build_init_containers(fleet: Fleet, images: Images) -> list[dict[str, Any]]:
+    return [_build_installer(images), *weights.build_fetchers(fleet.spec, _container_security(), _TMP_DIR)]
 
 
 def _build_installer(images: Images) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _build_environment(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
         "TANDEM_RUN_DIR": RUN_DIR,
         "TANDEM_DATA_DIR": MODEL_DIR,
         "HOME": MODEL_DIR,
-        "HF_HOME": f"{MODEL_DIR}/huggingface",
+        "HF_HOME": weights.hub_directory(fleet.spec),
         "USER": "tandem",  # PyTorch asks for a user name, and the uid has no entry in the image
     }
     if fleet.spec.engine.type == "sim":
@@ -163,54 +163,58 @@ def _build_environment(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_pod.items()),
         *({"name": name, "value": value} for name, value in values.items()),
-        *_token(fleet),
+        *_build_user_environment(fleet, role),
     ]
 
 
-def _token(fleet: Fleet) -> list[dict[str, Any]]:
+def _build_user_environment(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
+    shaped = pool_of(fleet.spec, role).pod_template or PodTemplate()
     secret = fleet.spec.model.token_secret
-    if secret is None:
-        return []
-    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}]
+    token = [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret.to_wire()}}] if secret else []
+    return [*token, *(variable.to_wire() for variable in shaped.env)]
 
 
 def _build_resources(fleet: Fleet, role: PoolRole) -> dict[str, Any]:
-    resources = pool_of(fleet.spec, role).resources
-    gpus = gpu_count(fleet, role)
+    pool = pool_of(fleet.spec, role)
+    resources, gpus = pool.resources, gpu_count(fleet, role) // pool.nodes
     requests = {"cpu": resources.cpu, "memory": resources.memory}
     limits = {"memory": resources.memory, resources.gpu_resource: str(gpus) if gpus else None}
     both = {"requests": requests, "limits": limits}
     set_only = {kind: {k: v for k, v in amounts.items() if v is not None} for kind, amounts in both.items()}
-    return {kind: amounts for kind, amounts in set_only.items() if amounts}
+    claims = [{"name": claim.name} for claim in pool.pod_template.resource_claims] if pool.pod_template else []
+    return {kind: amounts for kind, amounts in {**set_only, "claims": claims}.items() if amounts}
 
 
 def gpu_count(fleet: Fleet, role: PoolRole) -> int:
-    """GPUs of one worker: as written, else one per rank; none for `sim`."""
+    """GPUs of one worker: as written, else one per rank; none for `sim`, nor where resource claims bring devices."""
     pool = pool_of(fleet.spec, role)
-    if fleet.spec.engine.type == "sim":
-        return pool.resources.gpu or 0
-    ranks = pool.parallelism.tensor * pool.parallelism.pipeline
-    return ranks if pool.resources.gpu is None else pool.resources.gpu
+    if pool.resources.gpu is not None:
+        return pool.resources.gpu
+    brought = pool.pod_template is not None and bool(pool.pod_template.resource_claims)
+    return 0 if brought or fleet.spec.engine.type == "sim" else pool.parallelism.ranks
 
 
 def _build_volumes(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
     resources: Resources = pool_of(fleet.spec, role).resources
     scratch = ("run", "data", "tmp") if fleet.spec.engine.type == "sim" else ("code", "run", "data", "tmp")
-    volumes: list[dict[str, Any]] = [{"name": name, "emptyDir": {}} for name in scratch]
-    volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": resources.shared_memory}})
-    volumes.append({"name": "keys", "secret": {"secretName": fleet_secret_name(fleet.key.name), "defaultMode": 0o440}})
-    claim = worker_config.claim_and_path(worker_config.model_source(fleet.spec))
-    if claim:
-        volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": claim[0], "readOnly": True}})
-    return volumes
+    cache = [weights.build_cache_volume(fleet.spec)] if weights.needs_cache(fleet.spec) else []
+    return [
+        *({"name": name, "emptyDir": {}} for name in scratch),
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": resources.shared_memory}},
+        {"name": "keys", "secret": {"secretName": fleet_secret_name(fleet.key.name), "defaultMode": 0o440}},
+        *({"name": one.name, **one.volume} for one in weights.list_volumes(fleet.spec)),
+        *cache,
+    ]
 
 
 def _build_mounts(fleet: Fleet) -> list[dict[str, Any]]:
     places = {"code": CODE_DIR, "run": RUN_DIR, "data": MODEL_DIR, "tmp": _TMP_DIR, "shm": "/dev/shm"}  # noqa: S108
     if fleet.spec.engine.type == "sim":
         del places["code"]
-    mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for name, path in places.items()]
-    mounts.append({"name": "keys", "mountPath": KEYS_DIR, "readOnly": True})
-    if worker_config.claim_and_path(worker_config.model_source(fleet.spec)):
-        mounts.append({"name": "model", "mountPath": worker_config.CLAIM_DIR, "readOnly": True})
-    return mounts
+    if weights.needs_cache(fleet.spec):
+        places["cache"] = weights.CACHE_DIR
+    read_only = {"keys": KEYS_DIR} | {one.name: one.path for one in weights.list_volumes(fleet.spec)}
+    return [
+        *({"name": name, "mountPath": path} for name, path in places.items()),
+        *({"name": name, "mountPath": path, "readOnly": True} for name, path in read_only.items()),
+    ]

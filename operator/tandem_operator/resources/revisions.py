@@ -22,16 +22,20 @@ _PLANNING_FIELDS = frozenset(("performanceProfile", "performanceModel"))  # how 
 def kv_revision(spec: InferenceDeploymentSpec) -> str:
     """Hash of all that makes KV incompatible. Only workers of equal kv-revision are paired.
 
-    Tensor parallelism belongs to it as long as both roles must have the same.
+    Tensor parallelism is not in it: admission and the handshake of two workers judge which ratios fit. Arguments
+    without a field are: nobody knows what they do to KV.
     """
     cache = spec.engine.kv_cache
     return digest(
         {
+            **_written_if_any("adapters", [_written(adapter) for adapter in spec.model.adapters]),
+            **_written_if_any("speculative", _kv_of_speculation(spec)),
+            **_written_if_any("extra_args", spec.engine.extra_args),
             "model": [spec.model.name, spec.model.source, spec.model.revision],
             "engine": [spec.engine.type, spec.engine.image, spec.engine.attention_backend],
             "dtypes": [spec.engine.dtype, spec.engine.quantization, cache.dtype if cache else None],
             "block_size": cache.block_size if cache else None,
-            "transfer": [spec.kv_transfer.connector, spec.decode.parallelism.tensor] if spec.prefill else None,
+            "transfer": [spec.kv_transfer.connector] if spec.prefill else None,
         }
     )
 
@@ -47,8 +51,26 @@ def template_revision(spec: InferenceDeploymentSpec, role: PoolRole) -> str:
             "engine": {k: v for k, v in _written(spec.engine).items() if k not in _PLANNING_FIELDS},
             "pool": {k: v for k, v in _written(pool).items() if k not in _SIZE_FIELDS},
             "drain": _written(spec.drain),
+            **_written_if_any("locality", _written(spec.kv_transfer).get("locality")),
         }
     )
+
+
+def _kv_of_speculation(spec: InferenceDeploymentSpec) -> dict[str, Any]:
+    """Drafts keep KV in the same cache; n-grams keep none."""
+    guess = spec.engine.speculative
+    return {} if guess is None or guess.method == "ngram" else _written(guess)
+
+
+def _written_if_any(name: str, value: Any) -> dict[str, Any]:
+    """An entry of a hash that is only there when the user wrote it: new fields leave old hashes as they were."""
+    return {name: value} if value else {}
+
+
+def fleet_revision(spec: InferenceDeploymentSpec) -> str:
+    """Hash of the templates of all roles: what a rollout brings, keeps and goes back to as one."""
+    roles: tuple[PoolRole, ...] = ("decode",) if spec.prefill is None else ("prefill", "decode")
+    return digest({role: template_revision(spec, role) for role in roles})
 
 
 def worker_role(spec: InferenceDeploymentSpec, role: PoolRole) -> Role:

@@ -3,14 +3,21 @@
 import json
 from typing import Any
 
-from tandem_api.v1alpha1 import Engine, EngineSettings, InferenceDeploymentSpec, Parallelism
-from tandem_api.worker import EngineConfig, KVTransferConfig, ModelConfig, WorkerConfig
+from tandem_api.v1alpha1 import Batching, EngineSettings, InferenceDeploymentSpec, KVMemory, Lora, Pool
+from tandem_api.worker import (
+    AdapterConfig,
+    EngineConfig,
+    KVTransferConfig,
+    ModelConfig,
+    SpeculativeConfig,
+    WeightsConfig,
+    WorkerConfig,
+)
 from tandem_operator.model import Fleet, PoolRole
 from tandem_operator.quantities import parse_quantity
 from tandem_operator.resources.names import fleet_id
 from tandem_operator.resources.revisions import kv_revision, pool_of, worker_role
-
-CLAIM_DIR = "/models"  # where a pvc:// source is mounted, read-only
+from tandem_operator.resources.weights import locate_weights, model_source
 
 
 def build_worker_config(fleet: Fleet, role: PoolRole) -> WorkerConfig:
@@ -23,7 +30,7 @@ def build_worker_config(fleet: Fleet, role: PoolRole) -> WorkerConfig:
         role=worker_role(spec, role),
         kv_revision=kv_revision(spec),
         model=_model(spec),
-        engine=_engine(spec.engine, pool.engine_overrides, pool.parallelism),
+        engine=_engine(spec, pool),
         kv_transfer=KVTransferConfig(connector=spec.kv_transfer.connector) if handed_over else None,
         drain_timeout_s=float(spec.drain.timeout_seconds),
     )
@@ -38,57 +45,71 @@ def to_environment(config: WorkerConfig) -> str:
     return text.replace("$", "\\u0024")
 
 
-def model_source(spec: InferenceDeploymentSpec) -> str:
-    """Source of the weights; without one, the model's name is a name on the hub."""
-    return spec.model.source or f"hf://{spec.model.name}"
-
-
-def claim_and_path(source: str) -> tuple[str, str] | None:
-    """Claim name and directory inside the container of a `pvc://CLAIM/PATH` source; None for other sources."""
-    if not source.startswith("pvc://"):
-        return None
-    claim, _, path = source.removeprefix("pvc://").partition("/")
-    return claim, f"{CLAIM_DIR}/{path}".rstrip("/")
-
-
 def _model(spec: InferenceDeploymentSpec) -> ModelConfig:
-    source = model_source(spec)
-    claim = claim_and_path(source)
     return ModelConfig(
         name=spec.model.name,
         served_name=spec.served_name,
-        source=source,
-        revision=spec.model.revision,
-        path=claim[1] if claim else None,
+        adapters=tuple(
+            AdapterConfig(name=adapter.name, source=adapter.source, path=locate_weights(spec, adapter.source))
+            for adapter in spec.model.adapters
+        ),
+        **_weights(spec, model_source(spec), spec.model.revision).model_dump(),
     )
 
 
-def _engine(engine: Engine, overrides: EngineSettings | None, parallelism: Parallelism) -> EngineConfig:
-    cache = engine.kv_cache
+def _weights(spec: InferenceDeploymentSpec, source: str, revision: str | None) -> WeightsConfig:
+    return WeightsConfig(source=source, revision=revision, path=locate_weights(spec, source))
+
+
+def _speculative(spec: InferenceDeploymentSpec) -> SpeculativeConfig | None:
+    guess = spec.engine.speculative
+    if guess is None:
+        return None
+    return SpeculativeConfig(
+        method=guess.method,
+        tokens=guess.tokens,
+        draft=_weights(spec, guess.source, guess.revision) if guess.source else None,
+        prompt_lookup_min=guess.prompt_lookup_min,
+        prompt_lookup_max=guess.prompt_lookup_max,
+        draft_tensor_parallel=guess.draft_tensor,
+    )
+
+
+def _engine(spec: InferenceDeploymentSpec, pool: Pool) -> EngineConfig:
+    engine, overrides, parallelism = spec.engine, pool.engine_overrides, pool.parallelism
+    lora = engine.lora or Lora()
     common: dict[str, Any] = {
         "type": engine.type,
         "dtype": engine.dtype,
         "quantization": engine.quantization,
-        "kv_cache_dtype": cache.dtype if cache else None,
-        "block_size": cache.block_size if cache else None,
-        "gpu_memory_utilization": cache.gpu_memory_utilization if cache else None,
-        "kv_cache_memory_bytes": int(parse_quantity(cache.memory)) if cache and cache.memory else None,
-        "prefix_caching": engine.prefix_caching,
+        "kv_cache_dtype": engine.kv_cache.dtype if engine.kv_cache else None,
+        "block_size": engine.kv_cache.block_size if engine.kv_cache else None,
         "tensor_parallel": parallelism.tensor,
         "pipeline_parallel": parallelism.pipeline,
+        "data_parallel": parallelism.data,
+        "expert_parallel": parallelism.expert,
+        "context_parallel": parallelism.context,
+        "speculative": _speculative(spec),
+        "lora_max_rank": lora.max_rank,
+        "lora_max_in_batch": lora.max_in_batch,
+        "lora_max_in_memory": lora.max_in_memory,
         "extra_args": (*engine.extra_args, *(overrides.extra_args if overrides else ())),
     }
-    by_role = _settings(engine) | (_settings(overrides) if overrides else {})
-    return EngineConfig(**common, **by_role)
+    return EngineConfig(**common, **_settings(engine) | (_settings(overrides) if overrides else {}))
 
 
 def _settings(settings: EngineSettings) -> dict[str, Any]:
     """What a role may override, without what is not set."""
-    batching = settings.batching
+    batching, memory = settings.batching or Batching(), settings.kv_cache or KVMemory()
     values = {
-        "max_num_seqs": batching.max_num_seqs if batching else None,
-        "max_num_batched_tokens": batching.max_num_batched_tokens if batching else None,
-        "chunked_prefill": batching.chunked_prefill if batching else None,
+        "max_num_seqs": batching.max_num_seqs,
+        "max_num_batched_tokens": batching.max_num_batched_tokens,
+        "chunked_prefill": batching.chunked_prefill,
+        "long_prefill_token_threshold": batching.long_prefill_token_threshold,
+        "async_scheduling": batching.async_scheduling,
+        "gpu_memory_utilization": memory.gpu_memory_utilization,
+        "kv_cache_memory_bytes": int(parse_quantity(memory.memory)) if memory.memory else None,
+        "prefix_caching": settings.prefix_caching,
         "max_model_len": settings.max_model_len,
         "enforce_eager": settings.enforce_eager,
         "attention_backend": settings.attention_backend,

@@ -1,8 +1,4 @@
-"""How vLLM is started: typed settings become arguments and environment. Pure; the one place that knows vLLM's options.
-
-Sources: `vllm serve --help` of the supported versions; the test `test_vllm_arguments.py` gives every argument built
-here to the pinned vLLM's own parser.
-"""
+"""How vLLM is started: which build, which command, which environment. Pure but for the look at what is installed."""
 
 import sys
 from collections.abc import Mapping
@@ -11,11 +7,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 from tandem_api.conditions import Reason
 from tandem_api.worker import EngineConfig
-from tandem_worker.engines.engine import count_slots
 from tandem_worker.engines.middleware import MIDDLEWARE
 from tandem_worker.engines.vllm_kv import build_kv_environment, build_kv_transfer_config
+from tandem_worker.engines.vllm_options import (
+    Arguments,
+    adapter_options,
+    check_extra_arguments,
+    count_ranks,
+    engine_options,
+    option,
+    speculative_options,
+)
 from tandem_worker.errors import WorkerError
-from tandem_worker.models import TINY_MODEL_DIR_ENV, ModelFiles
+from tandem_worker.models import TINY_MODEL_DIR_ENV, ModelFiles, is_fetched, list_companions
 from tandem_worker.settings import KEYS_DIR_ENV, RUN_DIR_ENV, Settings
 
 SUPPORTED_FROM, SUPPORTED_BELOW = (0, 32), (0, 33)  # the KV connector API changes between minor versions
@@ -25,8 +29,6 @@ LAUNCHER = "tandem_worker.engines.vllm_main"
 
 CPU_BLOCK_SIZE = 32  # CPU attention takes multiples of 32 only; its default of 128 hides prefix hits of short prompts
 TINY_MODEL_KV_BYTES = 64 << 20  # 32k tokens of the tiny model; vLLM would take whole GiB
-
-Arguments = list[str]
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,21 @@ def build_arguments(settings: Settings, model: ModelFiles, build: Build, instanc
         model: where its weights are.
         build: the vLLM that will read the arguments.
         instance: identity of this start of the engine, new each time; KV is never taken for a former self's.
+
+    Raises:
+        WorkerError: InvalidSpec, for one of extra_args that is not the user's to set.
     """
     config = settings.config
     return [
         model.name_or_path,
-        *_option("--revision", model.revision),
-        *_engine_arguments(_with_platform_defaults(config.engine, model, build)),
+        *option("--revision", model.revision),
+        *engine_options(_with_platform_defaults(config.engine, model, build)),
+        *speculative_options(config.engine, config.role),
         *_platform_arguments(config.engine, build),
-        *config.engine.extra_args,
+        *check_extra_arguments(config.engine.extra_args),
+        *adapter_options(config.engine, config.model),
         *_owned_arguments(settings),
-        *_option("--kv-transfer-config", build_kv_transfer_config(settings, instance, is_cpu=build.is_cpu)),
+        *option("--kv-transfer-config", build_kv_transfer_config(settings, instance, is_cpu=build.is_cpu)),
     ]
 
 
@@ -106,12 +113,17 @@ def build_environment(
         KEYS_DIR_ENV: str(settings.keys_dir),
         RUN_DIR_ENV: str(settings.run_dir),
         "HOME": str(data),
-        **({"HF_HUB_OFFLINE": "1"} if model.is_local else {}),
+        **({} if _fetches(settings, model) else {"HF_HUB_OFFLINE": "1"}),
         **({TINY_MODEL_DIR_ENV: str(data / model.name_or_path)} if model.is_tiny else {}),
         **(_cpu_environment(settings.config.engine) if build.is_cpu else {}),
         **build_kv_environment(settings),
     }
     return defaults | dict(environ) | owned
+
+
+def _fetches(settings: Settings, model: ModelFiles) -> bool:
+    """Whether the engine may ask the hub for weights."""
+    return not model.is_local or any(map(is_fetched, list_companions(settings.config)))
 
 
 def _owned_arguments(settings: Settings) -> Arguments:
@@ -138,47 +150,15 @@ def _with_platform_defaults(engine: EngineConfig, model: ModelFiles, build: Buil
     return engine.model_copy(update=unset)
 
 
-def _engine_arguments(engine: EngineConfig) -> Arguments:
-    return [
-        *_option("--dtype", engine.dtype),
-        *_option("--quantization", engine.quantization),
-        *_option("--kv-cache-dtype", engine.kv_cache_dtype),
-        *_option("--block-size", engine.block_size),
-        *_option("--gpu-memory-utilization", engine.gpu_memory_utilization),
-        *_option("--kv-cache-memory-bytes", engine.kv_cache_memory_bytes),
-        *_switch("enable-prefix-caching", engine.prefix_caching),
-        *("--max-num-seqs", str(count_slots(engine))),
-        *_option("--max-num-batched-tokens", engine.max_num_batched_tokens),
-        *_switch("enable-chunked-prefill", engine.chunked_prefill),
-        *_option("--max-model-len", engine.max_model_len),
-        *_switch("enforce-eager", engine.enforce_eager),
-        *_option("--attention-backend", engine.attention_backend),
-        *("--tensor-parallel-size", str(engine.tensor_parallel)),
-        *("--pipeline-parallel-size", str(engine.pipeline_parallel)),
-    ]
-
-
 def _platform_arguments(engine: EngineConfig, build: Build) -> Arguments:
     """One process fewer on CPU where one rank is enough: it starts sooner and takes half the memory."""
-    return ["--distributed-executor-backend", "uni"] if build.is_cpu and _ranks(engine) == 1 else []
+    return ["--distributed-executor-backend", "uni"] if build.is_cpu and count_ranks(engine) == 1 else []
 
 
 def _cpu_environment(engine: EngineConfig) -> dict[str, str]:
-    if _ranks(engine) == 1:
+    if count_ranks(engine) == 1:
         return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # without it the CPU platform turns uni back into mp
     return {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # workers of one machine would else share one core
-
-
-def _ranks(engine: EngineConfig) -> int:
-    return engine.tensor_parallel * engine.pipeline_parallel
-
-
-def _option(name: str, value: object | None) -> Arguments:
-    return [] if value is None else [name, str(value)]
-
-
-def _switch(name: str, value: bool | None) -> Arguments:
-    return [] if value is None else [f"--{name}" if value else f"--no-{name}"]
 
 
 def _dotted(parts: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from tandem_worker.diagnosis import diagnose_exit
 from tandem_worker.engines.vllm import build_command, build_environment, find_build
 from tandem_worker.errors import WorkerError
 from tandem_worker.kv_offload.disk_budget import watch_disk
-from tandem_worker.models import link_model, locate_model
+from tandem_worker.models import link_model, locate_all
 from tandem_worker.settings import Settings
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # vLLM's place, not ours to choose
@@ -27,9 +27,9 @@ class VllmEngine:
     def __init__(self, settings: Settings, instance: str) -> None:
         build = find_build()
         _check_connector(settings)
-        model = locate_model(settings.config.model)
+        model, *companions = locate_all(settings.config)
         self._settings = settings
-        self._model = model
+        self._weights = (model, *companions)
         self._instance = instance
         self._disk_watch: asyncio.Task[None] | None = None
         self._child = ChildProcess(
@@ -44,7 +44,8 @@ class VllmEngine:
 
     async def start(self) -> None:
         try:
-            link_model(self._model, self._settings.data_dir)
+            for weights in self._weights:
+                link_model(weights, self._settings.data_dir)
             await self._child.start()
             self._watch_disk()
         except OSError as error:
