@@ -15,6 +15,8 @@ from tandem_router.discovery.api_client import ApiClient, ApiMisconfiguredError,
 from tandem_router.discovery.kubernetes import KubernetesDiscovery
 from tandem_router.discovery.static_file import StaticFileError, watch_static
 from tandem_router.fleets import Capacity, Catalog
+from tandem_router.gateway.config import GatewayConfigError
+from tandem_router.gateway.service import Gateway
 from tandem_router.http1.listener import Listener
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.strict import Limits
@@ -50,6 +52,7 @@ class Router:
         self.catalog = Catalog(Capacity(settings.default_slots, settings.queue_limit, settings.index_blocks))
         self.metrics = Metrics()
         self.keys = KeyRing(settings.keys_dir, required=settings.static_file is None)
+        self.gateway = Gateway(settings.tenants_file, loop.time, salt_key=lambda: self.keys.current)
         self._pool = UpstreamPool(loop)
         self._poller = LivenessPoller(self.catalog, self._pool)
         self._is_draining = False
@@ -67,7 +70,7 @@ class Router:
         placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens))
         serving = Serving(self.catalog, self._pool, self.keys, placer, rules)
         self._background = serving.background
-        service = CompletionService(serving, self.metrics)
+        service = CompletionService(serving, self.metrics, self.gateway)
         clock = self._pool.loop.time
         return PublicListener(service, self.catalog, self.metrics, clock, lambda: self._is_draining).routes()
 
@@ -92,6 +95,7 @@ class Router:
         await self._listen(self._internal, settings.internal_port, self._internal_tls())
         self._spawn(self._housekeep())
         self._spawn(self._poller.run())
+        self._spawn(self.gateway.run())
         self._spawn(self._discover())
 
     async def _listen(self, listener: Listener, port: int, tls: ssl.SSLContext | None) -> None:
@@ -204,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=fastest_loop()) as runner:
             runner.run(_run(settings))
-    except (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError) as error:
+    except (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError) as error:
         LOG.error("%s", error)
         sys.exit(2)
 

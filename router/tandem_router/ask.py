@@ -26,6 +26,7 @@ class Ask:
         prompt: the text that the prefix index sees.
         whole_reason: why prefill and decode must stay on one worker; None if they may part.
         prompt_token_ids: what the engine is to read instead of the prompt; None but for an answer that goes on.
+        cache_salt: keeps this prompt's cached prefixes apart from those of other tenants; None shares them.
         traces_tokens: the answering leg tells token ids, so that the answer can go on elsewhere.
     """
 
@@ -37,6 +38,7 @@ class Ask:
     wants_usage: bool
     prompt: bytes
     whole_reason: str | None
+    cache_salt: str | None = None
     prompt_token_ids: list[int] | None = None
     traces_tokens: bool = False
 
@@ -46,7 +48,7 @@ class Ask:
         return len(self.prompt) // BYTES_PER_TOKEN + 1
 
 
-def parse_ask(api: Api, body: bytes) -> Ask:
+def parse_ask(api: Api, body: bytes, cache_salt: str | None = None) -> Ask:
     """Read the body of a request.
 
     Raises:
@@ -70,6 +72,7 @@ def parse_ask(api: Api, body: bytes) -> Ask:
         wants_usage=not api.stream.adds_usage or _wants_usage(fields),
         prompt=api.prompt(fields),
         whole_reason=api.whole_reason(fields),
+        cache_salt=cache_salt,
     )
 
 
@@ -93,6 +96,8 @@ def build_prefill_body(ask: Ask, model: str) -> bytes:
     fields = {key: value for key, value in ask.fields.items() if key != "stream_options"}
     fields |= {"model": model, "stream": False, **ask.api.prefill_limits}
     fields["kv_transfer_params"] = _kv_params(ask, PREFILL_KV_PARAMS)
+    if ask.cache_salt is not None:
+        fields["cache_salt"] = ask.cache_salt
     if fields.get("min_tokens"):
         fields["min_tokens"] = 1  # the engine refuses min_tokens > max_tokens
     return jsontext.dumps(fields)
@@ -105,6 +110,8 @@ def build_serving_body(ask: Ask, model: str, kv_transfer_params: Mapping[str, An
         changes["kv_transfer_params"] = _kv_params(ask, kv_transfer_params or {})
     if ask.stream and not ask.wants_usage:
         changes["stream_options"] = {**(ask.fields.get("stream_options") or {}), "include_usage": True}
+    if ask.cache_salt is not None:
+        changes["cache_salt"] = ask.cache_salt
     if ask.traces_tokens:
         changes["return_token_ids"] = True
     if model != ask.model:

@@ -20,6 +20,7 @@ from tandem_router.errors import (
     UpstreamFailedError,
 )
 from tandem_router.fleets import Catalog, Fleet, Worker
+from tandem_router.gateway.gate import Visit
 from tandem_router.headers import client_headers, leg_headers
 from tandem_router.http1.exchange import UpstreamError
 from tandem_router.http1.messages import Headers, encode_request
@@ -79,6 +80,7 @@ class Order:
     request_id: bytes | None
     started_s: float
     deadline_s: float
+    visit: Visit
 
 
 class Call:
@@ -93,7 +95,7 @@ class Call:
         ask = order.ask
         self._trail = TokenTrail() if order.fleet.spec.continuation == "Tokens" and can_trace(ask) else None
         self._ask = ask if self._trail is None else traced(ask)
-        blocks = hash_blocks(ask.prompt, order.fleet.index_seed)
+        blocks = hash_blocks(ask.prompt, order.fleet.index_seed ^ order.visit.index_seed)
         self._errand = Errand(ask.prompt_tokens, blocks, ask.whole_reason)
         self._id = secrets.token_hex(16)
         self._legs = 0
@@ -294,7 +296,12 @@ class Call:
 
     async def _relay(self, answer: Answer, placement: Placement) -> Outcome:
         worker, is_begun = placement.decode.worker, self._writer.is_started
-        headers = client_headers(answer.head.headers, request_id=self._order.request_id, served_by=placement.served_by)
+        headers = client_headers(
+            answer.head.headers,
+            request_id=self._order.request_id,
+            served_by=placement.served_by,
+            ours=self._order.visit.answer_headers(self._clock()),
+        )
         if is_begun and not (answer.head.status == 200 and answer.is_stream):
             raise StreamBrokenError("No other worker could go on with the answer.", code="stream_broken")
         if answer.head.status != 200:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from tandem_router.apis.served import BY_PATH
 from tandem_router.ask import parse_ask
 from tandem_router.call import Call, Order, Serving
+from tandem_router.fleets import model_not_found
+from tandem_router.gateway.service import Gateway
 from tandem_router.headers import REQUEST_ID, TIMEOUT_MS, engine_headers, parse_timeout_s, require_json
 from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
@@ -19,27 +21,31 @@ class CompletionService:
 
     serving: Serving
     metrics: Metrics
+    gateway: Gateway
 
     async def handle(self, request: Request, writer: ResponseWriter) -> None:
         """Answer one request at the path of one of the served APIs.
 
         Raises:
-            RequestError: refused before it was accepted; nothing has been sent.
+            RequestError: refused before it was accepted; nothing has been sent, and nothing is charged.
         """
         clock = self.serving.pool.loop.time
         started_s = clock()
         require_json(request.header(b"content-type"))
-        ask = parse_ask(BY_PATH[request.path], request.body)
+        principal = self.gateway.authenticate(request.headers)
+        ask = parse_ask(BY_PATH[request.path], request.body, self.gateway.gate.salt_of(principal))
+        if not principal.may_use(ask.model):
+            raise model_not_found(ask.model)
         fleet = self.serving.catalog.resolve(ask.model)
-        order = Order(
-            ask=ask,
-            fleet=fleet,
-            headers=engine_headers(request.headers),
-            request_id=request.header(REQUEST_ID),
-            started_s=started_s,
-            deadline_s=started_s + parse_timeout_s(request.header(TIMEOUT_MS), fleet.spec.request_timeout_s),
-        )
-        ledger = RequestLedger(self.metrics.of(fleet.spec.served_name), started_s)
+        headers = engine_headers(request.headers)
+        timeout_s = parse_timeout_s(request.header(TIMEOUT_MS), fleet.spec.request_timeout_s)
+        visit = self.gateway.enter(principal, ask.prompt_tokens)  # last of all: what is refused is not charged
+        request_id = request.header(REQUEST_ID)
+        await self._serve(Order(ask, fleet, headers, request_id, started_s, started_s + timeout_s, visit), writer)
+
+    async def _serve(self, order: Order, writer: ResponseWriter) -> None:
+        clock, fleet = self.serving.pool.loop.time, order.fleet
+        ledger = RequestLedger(self.metrics.of(fleet.spec.served_name), order.started_s)
         outcome = Outcome.INTERNAL
         try:
             outcome = await Call(self.serving, order, ledger, writer).run()
@@ -49,4 +55,5 @@ class CompletionService:
         finally:
             now_s = clock()
             ledger.finish(outcome, now_s)
+            order.visit.end(outcome, ledger.counts, now_s)
             fleet.queue.count_finished(now_s)

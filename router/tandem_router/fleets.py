@@ -212,9 +212,7 @@ class Catalog:
         if fleet is None and not self.is_synced:
             raise UnavailableError("This router does not know its fleets yet.", code="not_synced", retry_after_s=1)
         if fleet is None:
-            shown = model if len(model) <= 100 else model[:100] + "…"
-            message = f"The model `{shown}` does not exist: name one of GET /v1/models."
-            raise ModelNotFoundError(message, code="model_not_found", param="model")
+            raise model_not_found(model)
         return fleet
 
     def holds_name(self, fleet: Fleet) -> bool:
@@ -265,6 +263,13 @@ class Catalog:
             return self._free_bits.pop()
         bit, self._next_bit = self._next_bit, self._next_bit << 1
         return bit
+
+
+def model_not_found(model: str) -> ModelNotFoundError:
+    """The answer for a model that does not exist, or that the caller may not know of."""
+    shown = model if len(model) <= 100 else model[:100] + "…"
+    message = f"The model `{shown}` does not exist: name one of GET /v1/models."
+    return ModelNotFoundError(message, code="model_not_found", param="model")
 
 
 def served_names(fleets: Iterable[Fleet]) -> dict[str, Fleet]:

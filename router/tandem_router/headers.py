@@ -48,9 +48,12 @@ def leg_headers(base: Headers, *, transport_id: str, bearer: str | None, remaini
     return base + ours
 
 
-def client_headers(headers: Headers, *, request_id: bytes | None, served_by: str) -> Headers:
-    """The worker's headers as the client sees them, framing left to the writer."""
+def client_headers(
+    headers: Headers, *, request_id: bytes | None, served_by: str, ours: Headers | None = None
+) -> Headers:
+    """The worker's headers as the client sees them, with `ours` behind them; framing is left to the writer."""
     kept = end_to_end(headers, _NOT_ANSWERED)
+    kept += ours or ()
     if request_id is not None:
         kept.append((b"X-Request-Id", request_id))
     kept.append((b"X-Served-By", served_by.encode()))

@@ -70,6 +70,11 @@ class KeyRing:
             self._engine_tokens[fleet.uid] = tokens
         return tokens
 
+    @property
+    def current(self) -> bytes | None:
+        """The router key in use; None without one. Only to derive from."""
+        return self._keys[0] if self._keys else None
+
     def is_internal_token(self, shown: str) -> bool:
         """`shown` opens the internal listener; nothing does when there is no key. Compared in constant time."""
         return any([hmac.compare_digest(shown.encode(), derive_internal_token(key).encode()) for key in self._keys])

@@ -13,6 +13,7 @@ from tandem_router.errors import (
     UpstreamFailedError,
 )
 from tandem_router.metrics import ModelMetrics
+from tandem_router.token_counts import TokenCounts, read_counts
 
 
 class Outcome(StrEnum):
@@ -49,11 +50,12 @@ def outcome_of(error: RequestError) -> Outcome:
 class RequestLedger:
     """Account of one request of one model. Times are seconds of one monotonic clock."""
 
-    __slots__ = ("_metrics", "_started_s", "first_token_s", "last_token_s", "outcome")
+    __slots__ = ("_metrics", "_started_s", "counts", "first_token_s", "last_token_s", "outcome")
 
     def __init__(self, metrics: ModelMetrics, started_s: float) -> None:
         self._metrics = metrics
         self._started_s = started_s
+        self.counts = TokenCounts()
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
         self.outcome: Outcome | None = None
@@ -81,11 +83,11 @@ class RequestLedger:
         """Take the engine's own token counts; TPOT follows from them."""
         if usage is None:
             return
-        completion = _count(usage.get("completion_tokens"))
-        details = usage.get("prompt_tokens_details")
-        self._metrics.tokens["prompt"] += _count(usage.get("prompt_tokens"))
-        self._metrics.tokens["cached"] += _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
-        self._metrics.tokens["completion"] += completion
+        counts = self.counts = read_counts(usage)
+        tokens, completion = self._metrics.tokens, counts.completion
+        tokens["prompt"] += counts.prompt
+        tokens["cached"] += counts.cached
+        tokens["completion"] += completion
         if completion > 1 and self.first_token_s is not None and self.last_token_s is not None:
             self.observe("tpot", (self.last_token_s - self.first_token_s) / (completion - 1))
 
@@ -104,7 +106,3 @@ class RequestLedger:
             self.observe("e2e", now_s - self._started_s)
             if self.first_token_s is not None:
                 self.observe("ttft", self.first_token_s - self._started_s)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

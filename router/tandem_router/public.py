@@ -8,7 +8,7 @@ from tandem_router import exposition, jsontext
 from tandem_router.apis.served import BY_PATH
 from tandem_router.completion import CompletionService
 from tandem_router.errors import UnavailableError
-from tandem_router.fleets import Catalog, Fleet
+from tandem_router.fleets import Catalog, Fleet, model_not_found
 from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.metrics import Metrics
@@ -42,12 +42,15 @@ class PublicListener:
         return routes
 
     async def _models(self, request: Request, writer: ResponseWriter) -> None:
-        now_s = self.clock()
-        data = [describe(name, fleet, now_s) for name, fleet in listed_names(self.catalog).items()]
+        now_s, principal = self.clock(), self.completions.gateway.authenticate(request.headers)
+        names = listed_names(self.catalog).items()
+        data = [describe(name, fleet, now_s) for name, fleet in names if principal.may_use(name)]
         writer.send(200, [JSON_TYPE], jsontext.dumps({"object": "list", "data": data}))
 
     async def _model(self, request: Request, writer: ResponseWriter) -> None:
         name = request.path.removeprefix(MODELS_PATH + "/")
+        if not self.completions.gateway.authenticate(request.headers).may_use(name):
+            raise model_not_found(name)
         model = describe(name, self.catalog.resolve(name), self.clock())
         writer.send(200, [JSON_TYPE], jsontext.dumps(model))
 

@@ -36,6 +36,7 @@ class Settings:
     retries: int
     prefill_timeout_s: float
     first_byte_timeout_s: float
+    tenants_file: Path | None
     internal_tls_cert: Path | None
     internal_tls_key: Path | None
     log_level: str
@@ -50,6 +51,7 @@ def build_parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     _add_listening(parser, env)
     _add_discovery(parser, env)
+    _add_gateway(parser)
     _add_limits(parser)
     return parser
 
@@ -72,6 +74,17 @@ def _add_listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> N
         default=600.0,
         metavar="SECONDS",
         help="how long streams may go on after SIGTERM (default: %(default)s)",
+    )
+
+
+def _add_gateway(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("gateway")
+    group.add_argument(
+        "--tenants-file",
+        type=Path,
+        metavar="FILE",
+        help="tenants, their API keys, token issuers and limits (docs/tenants.md); followed while running. "
+        "Without it everybody who reaches the listener may ask",
     )
 
 
@@ -168,6 +181,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         retries=given.retries,
         prefill_timeout_s=given.prefill_timeout,
         first_byte_timeout_s=given.first_byte_timeout,
+        tenants_file=given.tenants_file,
         internal_tls_cert=given.internal_tls_cert,
         internal_tls_key=given.internal_tls_key,
         log_level=given.log_level,

@@ -7,9 +7,12 @@ from tandem_router.gateway.api_keys import ApiKeys
 from tandem_router.gateway.config import GatewayConfig, Tenant
 from tandem_router.gateway.limits import Share, TenantLimits, retry_after
 from tandem_router.gateway.principal import Principal, principal_of
+from tandem_router.gateway.salts import cache_salt
 from tandem_router.gateway.signed_tokens import SignedTokens, TokenRefusedError
 from tandem_router.gateway.usage import Usage
 from tandem_router.http1.messages import Headers, find_header
+from tandem_router.policy.prefix_index import seed_of
+from tandem_router.token_counts import TokenCounts
 
 CHALLENGE: Headers = [(b"WWW-Authenticate", b"Bearer")]
 
@@ -19,8 +22,15 @@ class TenantAccount:
     """What this replica keeps of one tenant; outlives a reload of the file."""
 
     tenant: Tenant
-    limits: TenantLimits
+    limits: TenantLimits = field(default_factory=TenantLimits)
     usage: Usage = field(default_factory=Usage)
+    salt: str | None = None
+    index_seed: int = 0
+
+    def set_salt(self, salt: str | None) -> None:
+        """Prefixes cached under another salt are not this tenant's, in the engines and in the router's index alike."""
+        self.salt = salt
+        self.index_seed = 0 if salt is None else seed_of(salt)
 
 
 class Visit:
@@ -33,28 +43,19 @@ class Visit:
         self._estimate = estimate
         self.principal = principal
 
+    @property
+    def index_seed(self) -> int:
+        """Parts the prefix index by tenant."""
+        return self._account.index_seed
+
     def answer_headers(self, now_s: float) -> Headers:
         """How much is left, in the headers that OpenAI's clients know."""
         return limit_headers(self._account.limits, now_s)
 
-    def end(self, outcome: str, tokens: "TokenCounts", now_s: float) -> None:
+    def end(self, outcome: str, tokens: TokenCounts, now_s: float) -> None:
         """Settle: what the engine counted takes the place of the estimate; nothing counted, nothing is charged."""
         self._account.limits.leave(tokens.charged - self._estimate, now_s)
         self._account.usage.count(outcome, tokens.prompt, tokens.cached, tokens.completion)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCounts:
-    """The engine's own counts of one request."""
-
-    prompt: int = 0
-    cached: int = 0
-    completion: int = 0
-
-    @property
-    def charged(self) -> int:
-        """What the token limit is charged with."""
-        return self.prompt + self.completion
 
 
 class Gate:
@@ -75,6 +76,16 @@ class Gate:
         anonymous = self.accounts.get(config.anonymous or "")
         self._anonymous = None if anonymous is None else principal_of(anonymous.tenant, "anonymous")
         self.set_share(self.share, now_s)
+
+    def set_salts(self, key: bytes | None) -> None:
+        """Salts of all tenants under the router key; without one, prefixes are shared."""
+        for account in self.accounts.values():
+            account.set_salt(None if key is None else cache_salt(key, account.tenant))
+
+    def salt_of(self, principal: Principal) -> str | None:
+        """Cache salt of a principal's requests."""
+        account = self.accounts.get(principal.tenant.name)
+        return None if account is None else account.salt
 
     def set_share(self, share: Share, now_s: float) -> None:
         """This replica owns another part of all limits."""
@@ -155,7 +166,7 @@ def shown_credential(headers: Headers) -> bytes | None:
 
 def _account(tenant: Tenant, kept: TenantAccount | None) -> TenantAccount:
     if kept is None:
-        return TenantAccount(tenant, TenantLimits())
+        return TenantAccount(tenant)
     kept.tenant = tenant
     return kept
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tandem_router.errors import UnauthorizedError
 from tandem_router.gateway.config import GatewayConfig, Tenant
 from tandem_router.gateway.files import TenantsFile
-from tandem_router.gateway.gate import Gate
+from tandem_router.gateway.gate import Gate, Visit
 from tandem_router.gateway.jwks import JwksKeeper
 from tandem_router.gateway.limits import Share
 from tandem_router.gateway.principal import Principal
@@ -22,14 +22,22 @@ EVERYBODY = "default"
 class Gateway:
     """Authenticates requests. Without a tenants file everybody may ask, and credentials are not looked at."""
 
-    def __init__(self, path: Path | None, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
-        """Read the tenants file.
+    def __init__(
+        self,
+        path: Path | None,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        salt_key: Callable[[], bytes | None] = lambda: None,
+    ) -> None:
+        """Read the tenants file. `salt_key` gives the router key, which may be another one later.
 
         Raises:
             GatewayConfigError: it cannot be used: a router that does not know whom to trust must not start.
         """
         self._clock = clock
         self._wall = wall
+        self._salt_key = salt_key
+        self._salted_with: bytes | None = None
         self._file = None if path is None else TenantsFile(path)
         self.is_open = self._file is None
         self.failed_logins = 0
@@ -38,7 +46,13 @@ class Gateway:
     def _install(self, config: GatewayConfig) -> None:
         gate = Gate(config, self._clock(), previous=getattr(self, "gate", None))
         self.gate = gate
+        self._salt()
         self._keeper = JwksKeeper(gate, self._clock)
+
+    def _salt(self) -> None:
+        if not self.is_open:  # one tenant has nobody to be kept apart from
+            self._salted_with = self._salt_key()
+            self.gate.set_salts(self._salted_with)
 
     def authenticate(self, headers: Headers) -> Principal:
         """Who asks.
@@ -56,6 +70,15 @@ class Gateway:
                 self._keeper.hurry()
             raise
 
+    def enter(self, principal: Principal, estimate: int) -> Visit:
+        """Admit a request of about `estimate` input tokens.
+
+        Raises:
+            RateLimitedError: a limit of the tenant is reached.
+            UnauthorizedError: the tenant has just been removed.
+        """
+        return self.gate.enter(principal, estimate, self._clock())
+
     def set_share(self, share: Share) -> None:
         """This replica owns another part of all limits."""
         if share != self.gate.share:
@@ -67,9 +90,11 @@ class Gateway:
         return None if self._file is None else self._file.refused
 
     def follow(self) -> None:
-        """Take over the tenants file if it has changed and can be used."""
+        """Take over the tenants file if it has changed and can be used, and the router key's salts."""
         if self._file is not None:
             self._file.refresh(self._install)
+        if self._salt_key() != self._salted_with:
+            self._salt()
 
     async def run(self) -> None:
         """Follow the file and the issuers' keys, for ever."""
