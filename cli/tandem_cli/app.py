@@ -36,6 +36,7 @@ class Command:
 
 
 COMMANDS = (
+    Command("key", "tandem_router.gateway.new_key", "make an API key for the gateway", "router"),
     Command("simulate", "tandem_simulator.cli", "replay a trace against a fleet and a scaling policy", "simulator"),
 )
 

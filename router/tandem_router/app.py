@@ -59,7 +59,7 @@ class Router:
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._public = Listener(self._public_routes().handle, Limits(body_bytes=settings.max_body_bytes))
-        internal = InternalListener(self.catalog, self.keys, self.metrics, settings.replica, loop.time)
+        internal = InternalListener(self.catalog, self.keys, self.metrics, settings.replica, loop.time, self.gateway)
         self._internal = Listener(internal.routes().handle, Limits(body_bytes=64 * 1024))
 
     def _public_routes(self) -> Routes:

@@ -55,5 +55,5 @@ class CompletionService:
         finally:
             now_s = clock()
             ledger.finish(outcome, now_s)
-            order.visit.end(outcome, ledger.counts, now_s)
+            order.visit.end(outcome.value, ledger.counts, now_s)
             fleet.queue.count_finished(now_s)

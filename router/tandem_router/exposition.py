@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tandem_router.fleets import Catalog
+from tandem_router.gateway.service import Gateway
 from tandem_router.metrics import HISTOGRAMS, Metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -16,16 +17,18 @@ PREFIX = "tandem_router_"
 class RouterCollector(Collector):
     """Reads the counters when asked."""
 
-    def __init__(self, metrics: Metrics, catalog: Catalog, now_s: float) -> None:
+    def __init__(self, metrics: Metrics, catalog: Catalog, now_s: float, gateway: Gateway) -> None:
         self._metrics = metrics
         self._catalog = catalog
         self._now_s = now_s
+        self._gateway = gateway
 
     def collect(self) -> Iterator[Metric]:
         """All metric families."""
         yield from self._histograms()
         yield from self._counters()
         yield from self._gauges()
+        yield from self._gate()
 
     def _histograms(self) -> Iterator[Metric]:
         for name, (_, text) in HISTOGRAMS.items():
@@ -47,6 +50,18 @@ class RouterCollector(Collector):
         for status, count in self._metrics.refused.items():
             refused.add_metric([status], count)
         yield refused
+
+    def _gate(self) -> Iterator[Metric]:
+        """Never by tenant: this page is open to whoever reaches the listener. Their usage is on the internal one."""
+        gateway = self._gateway
+        text = "Requests whose credentials opened nothing."
+        yield CounterMetricFamily(f"{PREFIX}failed_logins", text, value=gateway.failed_logins)
+        limited = CounterMetricFamily(f"{PREFIX}limited", "Requests over a limit of their tenant.", labels=["limit"])
+        for limit, count in gateway.limited.items():
+            limited.add_metric([limit], count)
+        yield limited
+        text = "1 while the tenants file cannot be used and an earlier one serves."
+        yield GaugeMetricFamily(f"{PREFIX}tenants_file_refused", text, value=gateway.refused is not None)
 
     def _gauges(self) -> Iterator[Metric]:
         inflight = GaugeMetricFamily(f"{PREFIX}inflight", "Requests in flight.", labels=["model"])
@@ -80,8 +95,8 @@ def count_roles(roles: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def render(metrics: Metrics, catalog: Catalog, now_s: float) -> bytes:
+def render(metrics: Metrics, catalog: Catalog, now_s: float, gateway: Gateway) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(RouterCollector(metrics, catalog, now_s))
+    registry.register(RouterCollector(metrics, catalog, now_s, gateway))
     return generate_latest(registry)

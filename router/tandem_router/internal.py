@@ -4,14 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tandem_api.router import FLEETS_PATH, FleetReport, RouterReport
+from tandem_router import jsontext
 from tandem_router.errors import UnauthorizedError
 from tandem_router.fleets import Catalog, Fleet
+from tandem_router.gateway.service import Gateway
 from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.keys import KeyRing
 from tandem_router.metrics import Metrics
 from tandem_router.refusal import JSON_TYPE
 from tandem_router.routes import READ, Routes
+
+USAGE_PATH = "/internal/v1/usage"
 
 
 @dataclass
@@ -23,17 +27,23 @@ class InternalListener:
     metrics: Metrics
     replica: str
     clock: Callable[[], float]
+    gateway: Gateway
 
     def routes(self) -> Routes:
         """The table of paths."""
         routes = Routes(self.metrics)
         routes.add(READ, FLEETS_PATH, self._fleets)
+        routes.add(READ, USAGE_PATH, self._usage)
         return routes
 
     async def _fleets(self, request: Request, writer: ResponseWriter) -> None:
         self._require_token(request)
         report = build_report(self.catalog, self.replica, self.clock())
         writer.send(200, [JSON_TYPE], report.model_dump_json().encode())
+
+    async def _usage(self, request: Request, writer: ResponseWriter) -> None:
+        self._require_token(request)
+        writer.send(200, [JSON_TYPE], jsontext.dumps({"replica": self.replica, **self.gateway.usage()}))
 
     def _require_token(self, request: Request) -> None:
         scheme, _, shown = (request.header(b"authorization") or b"").decode("latin-1").partition(" ")

@@ -2,15 +2,11 @@
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tandem_router.gateway.config import ApiKey, Tenant
 from tandem_router.gateway.principal import Principal, principal_of
-
-PREFIX = "tdm-"
-KEY_BYTES = 32  # 256 random bits need no slow hash: nobody guesses them, and each request pays for the hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +34,6 @@ class ApiKeys:
 def _entry(tenant: Tenant, key: ApiKey) -> _Entry:
     digest = bytes.fromhex(key.hash.removeprefix("sha256:"))
     return _Entry(digest, principal_of(tenant, f"key {key.id}", expires_s=key.expires_s))
-
-
-def make_api_key() -> tuple[str, str]:
-    """A new key, and the hash that belongs into the tenants file."""
-    key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    return key, hash_api_key(key)
 
 
 def hash_api_key(key: str) -> str:

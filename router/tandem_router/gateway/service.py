@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tandem_router.errors import UnauthorizedError
-from tandem_router.gateway.config import GatewayConfig, Tenant
+from tandem_router.gateway.config import GatewayConfig, Tenant, utc
 from tandem_router.gateway.files import TenantsFile
 from tandem_router.gateway.gate import Gate, Visit
 from tandem_router.gateway.jwks import JwksKeeper
@@ -36,6 +38,7 @@ class Gateway:
         """
         self._clock = clock
         self._wall = wall
+        self._since_s = wall()
         self._salt_key = salt_key
         self._salted_with: bytes | None = None
         self._file = None if path is None else TenantsFile(path)
@@ -83,6 +86,19 @@ class Gateway:
         """This replica owns another part of all limits."""
         if share != self.gate.share:
             self.gate.set_share(share, self._clock())
+
+    def usage(self) -> dict[str, Any]:
+        """What every tenant has used since this replica began to count: totals that only grow, for bills.
+
+        `since` tells two starts of a replica apart: whoever adds up must begin anew when it changes.
+        """
+        tenants = {name: account.usage.to_json() for name, account in self.gate.accounts.items()}
+        return {"since": utc(self._since_s), "tenants": tenants}
+
+    @property
+    def limited(self) -> Counter[str]:
+        """Requests refused by limits of tenants, by limit."""
+        return sum((account.usage.limited for account in self.gate.accounts.values()), Counter())
 
     @property
     def refused(self) -> str | None:

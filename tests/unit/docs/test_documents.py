@@ -173,9 +173,10 @@ def read_operator_metrics() -> set[str]:
 def read_router_metrics() -> set[str]:
     from tandem_router import exposition
     from tandem_router.fleets import Capacity, Catalog
+    from tandem_router.gateway.service import Gateway
     from tandem_router.metrics import Metrics
 
-    return read_families(exposition.render(Metrics(), Catalog(Capacity()), 0.0).decode())
+    return read_families(exposition.render(Metrics(), Catalog(Capacity()), 0.0, Gateway(None, lambda: 0.0)).decode())
 
 
 def read_worker_metrics() -> set[str]:

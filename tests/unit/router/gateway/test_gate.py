@@ -5,12 +5,14 @@ import os
 import pytest
 from unit.router.gateway.issuing import AUDIENCE, ISSUER, NOW_S, Signer
 
+from tandem_cli.app import main
 from tandem_router.errors import RateLimitedError, UnauthorizedError
-from tandem_router.gateway.api_keys import hash_api_key, make_api_key
+from tandem_router.gateway.api_keys import hash_api_key
 from tandem_router.gateway.config import GatewayConfigError, parse_gateway_config
 from tandem_router.gateway.gate import Gate, TokenCounts
 from tandem_router.gateway.jwks import JwksKeeper
 from tandem_router.gateway.limits import Share
+from tandem_router.gateway.new_key import make_api_key
 from tandem_router.gateway.salts import cache_salt
 from tandem_router.gateway.service import Gateway
 
@@ -81,6 +83,21 @@ def test_two_keys_serve_during_a_rotation():
     text = FILE.replace("  models: [llama]", f'  - {{id: new, hash: "{new_hash}"}}\n  models: [llama]')
     both = gate(text)
     assert both.authenticate(bearer(KEY), NOW_S).tenant == both.authenticate(bearer(new), NOW_S).tenant
+
+
+def test_the_command_line_makes_a_key_that_opens(capsys):
+    assert main(["key", "night batch", "--expires", "2027-06-01T00:00:00Z"]) == 0
+    printed = capsys.readouterr()
+    key = printed.err.split()[-1]
+    made = gate(f"tenants:\n- name: acme\n  apiKeys:\n  {printed.out}")
+    assert made.authenticate(bearer(key), NOW_S).credential == "key night batch"
+    assert key not in printed.out
+
+
+@pytest.mark.parametrize("arguments", [["key", 'a"b'], ["key", "a", "--expires", "tomorrow"]])
+def test_the_command_line_names_what_is_wrong(arguments, capsys):
+    assert main(arguments) == 2
+    assert "error:" in capsys.readouterr().err
 
 
 def test_a_named_tenant_serves_those_without_credentials():
