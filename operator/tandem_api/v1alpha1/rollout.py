@@ -106,8 +106,8 @@ class Rollout(Resource):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "!has(self.maxSurge) || !has(self.maxUnavailable) || !(self.maxSurge in [0, '0%'])"
-                    " || !(self.maxUnavailable in [0, '0%'])",
+                    "!has(self.maxSurge) || !has(self.maxUnavailable) || !(string(self.maxSurge) in ['0', '0%'])"
+                    " || !(string(self.maxUnavailable) in ['0', '0%'])",
                     "rollout.maxSurge and rollout.maxUnavailable may not both be 0: raise one of them",
                 ),
                 cel(
