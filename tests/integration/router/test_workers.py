@@ -1,79 +1,21 @@
 """The router over real tandem-worker processes (engine sim): keys, state, leases and parameters agree across planes."""
 
 import asyncio
-import json
-import os
-import random
-import sys
 from contextlib import asynccontextmanager
 
 import pytest
+from integration.router.fleet_site import READY_S, Workers
 from unit.router.scripted import chat, http_post, read_answer, settings_for
 
-from tandem_api.worker import KVTransferConfig, ModelConfig, WorkerConfig
-from tandem_core.key_files import ENGINE_KEY_FILE, KEY_ID_FILE, KV_KEY_FILE
-from tandem_core.keys import (
-    ROUTER_KEY_FILE,
-    derive_engine_token,
-    derive_kv_key,
-    derive_router_key,
-    encode_key,
-)
 from tandem_router.app import Router
 
-ROOT = bytes(range(32))
-UID = "uid-1"
-READY_S = 30.0
 
-
-class Site:
-    """Worker processes on loopback addresses of their own, and a router over them."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.net = f"127.{random.randrange(64, 128)}.{random.randrange(1, 255)}"
-        self.processes = {}
-        self.entries = []
-        keys = folder / "keys"
-        keys.mkdir()
-        router_key = derive_router_key(ROOT)
-        (keys / ENGINE_KEY_FILE).write_text(derive_engine_token(router_key, UID))
-        (keys / KV_KEY_FILE).write_text(encode_key(derive_kv_key(ROOT, UID)))
-        (keys / KEY_ID_FILE).write_text("k1")
-        (folder / ROUTER_KEY_FILE).write_text(encode_key(router_key))
-
-    async def start_worker(self, name, role):
-        address = f"{self.net}.{len(self.entries) + 1}"
-        place = self.folder / name
-        for part in ("run", "data"):
-            (place / part).mkdir(parents=True)
-        config = WorkerConfig(
-            fleet="default/demo",
-            role=role,
-            kv_revision="r1",
-            model=ModelConfig(name="tiny", served_name="m", source="synthetic://tiny-llama"),
-            engine={"type": "sim"},
-            kv_transfer=KVTransferConfig(),
-        )
-        env = os.environ | {
-            "TANDEM_WORKER": config.model_dump_json(),
-            "POD_IP": address,
-            "TANDEM_KEYS_DIR": str(self.folder / "keys"),
-            "TANDEM_RUN_DIR": str(place / "run"),
-            "TANDEM_DATA_DIR": str(place / "data"),
-            "TANDEM_TERMINATION_LOG": str(place / "termination"),
-        }
-        self.processes[name] = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tandem_worker", env=env, stdout=asyncio.subprocess.DEVNULL
-        )
-        self.entries.append({"name": name, "role": role, "address": address, "kvRevision": "r1"})
+class Site(Workers):
+    """Workers and a router over them in this process."""
 
     @asynccontextmanager
     async def router(self):
-        file = self.folder / "fleets.json"
-        fleet = {"name": "demo", "servedName": "m", "uid": UID, "workers": self.entries}
-        file.write_text(json.dumps({"fleets": [fleet]}))
-        router = Router(settings_for(file, self.folder))
+        router = Router(settings_for(self.write_fleet(), self.folder))
         await router.start()
         try:
             await until(lambda: len(usable(router)) == len(self.entries))
@@ -81,20 +23,14 @@ class Site:
         finally:
             await router.close()
 
-    async def stop(self):
-        for process in self.processes.values():
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
 
 @pytest.fixture
 async def site(tmp_path):
     made = Site(tmp_path)
-    await made.start_worker("p0", "prefill")
-    await made.start_worker("d0", "decode")
+    made.start("p0", "prefill")
+    made.start("d0", "decode")
     yield made
-    await made.stop()
+    made.stop()
 
 
 def usable(router):

@@ -13,7 +13,7 @@ from tandem_worker.engines.sim.openai import CompletionRequest, Usage
 from tandem_worker.engines.sim.prefix_cache import PrefixCache
 from tandem_worker.engines.sim.runner import Runner
 from tandem_worker.engines.sim.settings import SimSettings
-from tandem_worker.engines.sim.text import BLOCK_TOKENS, generate_words, hash_blocks
+from tandem_worker.engines.sim.text import BLOCK_TOKENS, hash_blocks
 
 CRASH_EXIT_CODE = 70
 
@@ -56,7 +56,7 @@ class Generator:
     async def generate(self, request: CompletionRequest, prepared: Prepared) -> AsyncGenerator[str]:
         """Yields the answer token by token. Raises BrokenConnectionError where a fault says so."""
         fault = self._faults.strike(FaultKind.SLOW, FaultKind.CUT, FaultKind.STALL, FaultKind.CRASH)
-        words = generate_words(request.prompt)
+        words = request.answer.tokens(request.prompt)
         async with aclosing(self._runner.generate(prepared.sequence)) as numbers:
             async for number in numbers:
                 if fault:

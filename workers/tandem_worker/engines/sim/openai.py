@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tandem_worker.engines.sim.text import count_tokens
+from tandem_worker.engines.sim.answers import WORDS, Answer, functions_of, plan_answer
+from tandem_worker.engines.sim.text import count_tokens, decode, encode, encode_word
 
 DONE = b"data: [DONE]\n\n"
 
@@ -48,13 +49,17 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: str
-    prompt: str | list[int] | None = None
+    prompt: str | list[Annotated[int, Field(ge=0)]] | None = None
     messages: list[_Message] | None = Field(default=None, min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int = 1
     stream: bool = False
     stream_options: _StreamOptions | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    return_token_ids: bool = False
     cache_salt: str = ""
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -73,6 +78,8 @@ class CompletionRequest:
     include_usage: bool
     cache_salt: str
     kv_transfer_params: Mapping[str, Any]
+    answer: Answer = WORDS
+    prompt_ids: tuple[int, ...] | None = None  # told to clients that ask for token ids
 
 
 @dataclass(frozen=True)
@@ -91,25 +98,65 @@ def read_request(raw: bytes, limits: Limits, *, is_chat: bool) -> CompletionRequ
         raise RequestError(404, "NotFoundError", f"The model `{body.model}` does not exist.", "model")
     if body.n != 1:
         raise _bad("n must be 1 with engine sim", "n")
-    prompt, prompt_tokens = _render(body, is_chat=is_chat)
+    ids = _given_ids(body, is_chat=is_chat)
+    prompt = _render(body, is_chat=is_chat) if ids is None else decode(ids)
+    prompt_tokens = count_tokens(prompt) if ids is None else len(ids)
+    answer = _plan_answer(body) if is_chat else WORDS
+    asked = body.max_completion_tokens or body.max_tokens
+    return CompletionRequest(
+        is_chat=is_chat,
+        prompt=prompt,
+        prompt_tokens=prompt_tokens,
+        max_tokens=answer.limit(limit_tokens(asked, prompt_tokens, limits)),
+        stream=body.stream,
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        cache_salt=body.cache_salt,
+        kv_transfer_params=body.kv_transfer_params or {},
+        answer=answer,
+        prompt_ids=tuple(ids or encode(prompt)) if body.return_token_ids else None,
+    )
+
+
+def limit_tokens(asked: int | None, prompt_tokens: int, limits: Limits) -> int:
+    """Tokens that an answer may have. Raises RequestError: there is no room for what was asked."""
     room = limits.max_model_len - prompt_tokens
-    wanted = body.max_completion_tokens or body.max_tokens or min(limits.default_max_tokens, max(room, 1))
+    wanted = asked or min(limits.default_max_tokens, max(room, 1))
     if wanted > room:
         raise _bad(
             f"This model's maximum context length is {limits.max_model_len} tokens; {prompt_tokens} in the prompt and "
             f"{wanted} in the answer are more.",
             "max_tokens",
         )
-    return CompletionRequest(
-        is_chat=is_chat,
-        prompt=prompt,
-        prompt_tokens=prompt_tokens,
-        max_tokens=wanted,
-        stream=body.stream,
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        cache_salt=body.cache_salt,
-        kv_transfer_params=body.kv_transfer_params or {},
+    return wanted
+
+
+def _given_ids(body: _Body, *, is_chat: bool) -> list[int] | None:
+    """Tokens that stand in place of the prompt: like vLLM's, chats take them from kv_transfer_params."""
+    if is_chat:
+        return (body.kv_transfer_params or {}).get("prompt_token_ids")
+    return body.prompt if isinstance(body.prompt, list) else None
+
+
+def _plan_answer(body: _Body) -> Answer:
+    last = body.messages[-1].role if body.messages else ""
+    return plan_answer(
+        functions_of(body.tools or ()),
+        choice=_chosen(body.tool_choice),
+        schema=_wanted_schema(body.response_format or {}),
+        awaits_call=last != "tool",
     )
+
+
+def _chosen(choice: str | dict[str, Any] | None) -> str | None:
+    if isinstance(choice, dict):
+        return str(choice.get("function", choice).get("name"))
+    return None if choice == "auto" else choice
+
+
+def _wanted_schema(form: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if form.get("type") == "json_object":
+        return {"type": "object"}
+    return form["json_schema"].get("schema", {}) if form.get("type") == "json_schema" else None
 
 
 def _parse(raw: bytes) -> _Body:
@@ -121,17 +168,14 @@ def _parse(raw: bytes) -> _Body:
         raise _bad(f"{param or 'body'}: {fault['msg']}", param) from error
 
 
-def _render(body: _Body, *, is_chat: bool) -> tuple[str, int]:
+def _render(body: _Body, *, is_chat: bool) -> str:
     if is_chat:
         if body.messages is None:
             raise _bad("messages: Field required", "messages")
-        text = _apply_template(body.messages, body)
-        return text, count_tokens(text)
-    if body.prompt is None:
+        return _apply_template(body.messages, body)
+    if not isinstance(body.prompt, str):
         raise _bad("prompt: Field required", "prompt")
-    if isinstance(body.prompt, list):
-        return " ".join(map(str, body.prompt)), max(1, len(body.prompt))
-    return body.prompt, count_tokens(body.prompt)
+    return body.prompt
 
 
 def _apply_template(messages: list[_Message], body: _Body) -> str:
@@ -170,40 +214,65 @@ class AnswerWriter:
     """
 
     def __init__(self, request: CompletionRequest, request_id: str, model: str, created: int) -> None:
+        self._request = request
         self._is_chat = request.is_chat
+        self._call_id = f"call_{request_id[-24:]}"
         self._base = {"id": request_id, "created": created, "model": model}
 
     def build_event(self, text: str, finish_reason: str | None) -> bytes:
         """One streamed token."""
-        if self._is_chat:
-            choice: dict[str, Any] = {"index": 0, "delta": {"content": text}}
-        else:
-            choice = {"index": 0, "text": text}
-        return self._event([choice | {"logprobs": None, "finish_reason": finish_reason}])
+        part: dict[str, Any] = {"delta": self._build_delta(text)} if self._is_chat else {"text": text}
+        return self._event([self._choice(part, finish_reason) | self._told(text)])
 
     def build_opening(self) -> bytes:
         """What a chat stream begins with: the role. A text stream begins with its first token."""
         if not self._is_chat:
             return b""
-        delta = {"role": "assistant", "content": ""}
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+        delta: dict[str, Any] = {"role": "assistant", "content": ""}
+        if self._request.answer.kind == "call":
+            delta |= {"content": None, "tool_calls": [{"index": 0, **self._build_call("")}]}
+        return self._event([self._choice({"delta": delta}, None)], **self._told_prompt())
 
-    def build_usage_event(self, usage: Usage) -> bytes:
-        """The extra event of `stream_options.include_usage`."""
-        return self._event([], usage=usage.to_dict())
+    def build_closing(self, usage: Usage) -> bytes:
+        """What a stream ends with; first the extra event of `stream_options.include_usage`."""
+        return (self._event([], usage=usage.to_dict()) if self._request.include_usage else b"") + DONE
 
     def build_whole(self, text: str, usage: Usage, kv_transfer_params: Mapping[str, Any] | None) -> dict[str, Any]:
         """The answer that is not streamed."""
-        part = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"text": text}
-        choice = {"index": 0, **part, "logprobs": None, "finish_reason": "length"}
-        kind = "chat.completion" if self._is_chat else "text_completion"
+        part = {"message": self._build_message(text)} if self._is_chat else {"text": text}
         return {
             **self._base,
-            "object": kind,
-            "choices": [choice],
+            "object": "chat.completion" if self._is_chat else "text_completion",
+            "choices": [self._choice(part, self._request.answer.finish_reason(usage.completion_tokens))],
             "usage": usage.to_dict(),
             "kv_transfer_params": kv_transfer_params,
         }
+
+    def _build_message(self, text: str) -> dict[str, Any]:
+        if self._request.answer.kind == "call":
+            return {"role": "assistant", "content": None, "tool_calls": [self._build_call(text)]}
+        return {"role": "assistant", "content": text}
+
+    def _build_delta(self, text: str) -> dict[str, Any]:
+        if self._request.answer.kind == "call":
+            return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+        return {"content": text}
+
+    def _build_call(self, arguments: str) -> dict[str, Any]:
+        function = {"name": self._request.answer.function, "arguments": arguments}
+        return {"id": self._call_id, "type": "function", "function": function}
+
+    def _choice(self, part: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+        return {"index": 0, **part, "logprobs": None, "finish_reason": finish_reason}
+
+    def _told(self, text: str) -> dict[str, Any]:
+        if self._request.prompt_ids is None:
+            return {}
+        return {"token_ids": [encode_word(text)], **({} if self._is_chat else self._told_prompt())}
+
+    def _told_prompt(self) -> dict[str, Any]:
+        ids = self._request.prompt_ids
+        return {} if ids is None else {"prompt_token_ids": ids}
 
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         kind = "chat.completion.chunk" if self._is_chat else "text_completion"

@@ -5,7 +5,7 @@ elsewhere goes on as it would have gone on here.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 TOKEN_BYTES = 4  # of prompt text; about what tokenizers of large models reach in English
 BLOCK_TOKENS = 16
@@ -18,6 +18,35 @@ clock boat garden window winter morning evening story answer question word page 
 goes comes waits turns reads writes counts carries mends opens follows remembers slowly together again at last , .
 """
 WORDS = tuple(_VOCABULARY.split())
+
+
+_NUMBERS = {word: number for number, word in enumerate(WORDS)}
+_FIRST_CHUNK_ID = 1 << 8  # smaller ids are words; a chunk of text is its bytes after a one
+
+
+def encode(text: str) -> list[int]:
+    """Token ids of a prompt."""
+    data = text.encode()
+    return [int.from_bytes(b"\1" + data[at : at + TOKEN_BYTES]) for at in range(0, len(data), TOKEN_BYTES)] or [1]
+
+
+def encode_word(word: str) -> int:
+    """Token id of a word of an answer; of any other piece the id of its text."""
+    number = _NUMBERS.get(word.removeprefix(" "))
+    return number if number is not None and _spaced(WORDS[number]) == word else encode(word)[0]
+
+
+def decode(ids: Iterable[int]) -> str:
+    """The text that `ids` stand for, of prompts and answers alike."""
+    return b"".join(map(_decode_one, ids)).decode(errors="replace")
+
+
+def _decode_one(number: int) -> bytes:
+    if number < len(WORDS):
+        return _spaced(WORDS[number]).encode()
+    if number < _FIRST_CHUNK_ID:
+        return b""
+    return number.to_bytes((number.bit_length() + 7) // 8)[1:]
 
 
 def count_tokens(text: str) -> int:
