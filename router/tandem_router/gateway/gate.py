@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from tandem_router.errors import RateLimitedError, UnauthorizedError
 from tandem_router.gateway.api_keys import ApiKeys
 from tandem_router.gateway.config import GatewayConfig, Tenant
-from tandem_router.gateway.limits import Share, TenantLimits, retry_after
+from tandem_router.gateway.limits import WINDOW_S, Share, TenantLimits, retry_after
 from tandem_router.gateway.principal import Principal, principal_of
 from tandem_router.gateway.salts import cache_salt
 from tandem_router.gateway.signed_tokens import SignedTokens, TokenRefusedError
@@ -14,6 +14,10 @@ from tandem_router.http1.messages import Headers, find_header
 from tandem_router.policy.prefix_index import seed_of
 from tandem_router.token_counts import TokenCounts
 
+LIMIT_HEADERS = tuple(
+    tuple(f"x-ratelimit-{part}-{limit}".encode() for part in ("limit", "remaining", "reset"))
+    for limit in ("requests", "tokens")
+)
 CHALLENGE: Headers = [(b"WWW-Authenticate", b"Bearer")]
 
 
@@ -186,11 +190,10 @@ def _rate(per_minute: int | None, share: Share) -> float | None:
 def limit_headers(limits: TenantLimits, now_s: float) -> Headers:
     """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, for the limits that there are."""
     headers: Headers = []
-    for name, bucket in ((b"requests", limits.requests), (b"tokens", limits.tokens)):
-        if bucket is None:
-            continue
-        remaining = bucket.level(now_s)
-        headers.append((b"x-ratelimit-limit-" + name, b"%d" % bucket.per_minute))
-        headers.append((b"x-ratelimit-remaining-" + name, b"%d" % max(0, int(remaining))))
-        headers.append((b"x-ratelimit-reset-" + name, b"%.3fs" % bucket.wait_s(bucket.per_minute, now_s)))
+    for (limit, remaining, reset), bucket in zip(LIMIT_HEADERS, (limits.requests, limits.tokens), strict=True):
+        if bucket is not None:
+            whole, level = bucket.per_minute, bucket.level(now_s)
+            headers.append((limit, b"%d" % whole))
+            headers.append((remaining, b"%d" % max(0.0, level)))
+            headers.append((reset, b"%.3fs" % ((whole - level) * WINDOW_S / whole)))
     return headers

@@ -49,9 +49,10 @@ class Bucket:
 
     def level(self, now_s: float) -> float:
         """What may be taken now; negative while in debt. A clock that steps back refills nothing."""
-        elapsed_s = max(0.0, now_s - self._at_s)
-        self._level = min(self._per_minute, self._level + elapsed_s * self._per_minute / WINDOW_S)
-        self._at_s = max(self._at_s, now_s)
+        elapsed_s = now_s - self._at_s
+        if elapsed_s > 0.0:
+            self._level = min(self._per_minute, self._level + elapsed_s * self._per_minute / WINDOW_S)
+            self._at_s = now_s
         return self._level
 
     def wait_s(self, amount: float, now_s: float) -> float:

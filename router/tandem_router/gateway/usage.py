@@ -16,7 +16,10 @@ class Usage:
     def count(self, outcome: str, prompt: int, cached: int, completion: int) -> None:
         """A request ended."""
         self.outcomes[outcome] += 1
-        self.tokens.update(prompt=prompt, cached=cached, completion=completion)
+        tokens = self.tokens
+        tokens["prompt"] += prompt
+        tokens["cached"] += cached
+        tokens["completion"] += completion
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, for the usage endpoint."""
