@@ -75,7 +75,8 @@ def _check_roles(config: WorkerConfig) -> None:
         raise _invalid(f"{CONFIG_ENV}: kv_transfer is set, and role mixed has nothing to hand over: remove it")
     if config.kv_transfer and config.kv_transfer.connector not in ("tcp", "nixl"):
         raise _invalid(
-            f"{CONFIG_ENV}: kv_transfer.connector {config.kv_transfer.connector} is not in this release: use tcp or nixl"
+            f"{CONFIG_ENV}: kv_transfer.connector {config.kv_transfer.connector} is not in this release: "
+            "use tcp or nixl"
         )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tandem_api.worker import WorkerState
 from tandem_worker.engine_api import EngineApi, EngineLoad, read_load
@@ -45,6 +45,7 @@ class VitalSigns:
         self._signs: Signs | None = None
         self._taken_s = 0.0
         self._kv_heard_s: float | None = None  # None until KV has been seen to work
+        self._kv = KVReport(answering=False)
 
     async def observe(self) -> Signs:
         """The signs, at most FRESH_S old."""
@@ -61,10 +62,14 @@ class VitalSigns:
             await asyncio.sleep(KV_WATCH_S)
 
     async def listen_to_kv(self) -> KVReport:
-        """Ask the KV ranks, and note when they answered."""
+        """Ask the KV ranks, and note when they answered. While they do not, what they last said stands: totals that
+        fell to zero would look like a restart to whoever adds them up.
+        """
         kv = await self._ranks.fetch_report()
-        if kv.answering:
-            self._kv_heard_s = self._clock()
+        if not kv.answering:
+            return replace(self._kv, answering=False)
+        self._kv_heard_s = self._clock()
+        self._kv = kv
         return kv
 
     @property

@@ -75,7 +75,7 @@ class WorkerProcess:
         state: dict[str, Any] = self.client.get(self.admin("/tandem/v1/state")).json()
         return state
 
-    def complete(self, prompt: str, max_tokens: int = 24, **more: Any) -> dict[str, Any]:
+    def complete(self, prompt: str | list[int], max_tokens: int = 24, **more: Any) -> dict[str, Any]:
         body = {"model": "tiny", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, **more}
         answer = self.client.post(self.engine("/v1/completions"), json=body)
         answer.raise_for_status()
@@ -133,13 +133,14 @@ def build_environment(directory: Path, address: str, role: str, engine: dict[str
     (keys / "kv.key").write_text("a" * 43)
     (keys / "kid").write_text("k1")
     source = engine.pop("source", "synthetic://tiny-llama")
+    connector = engine.pop("connector", "tcp")
     config = {
         "fleet": "default/chat",
         "role": role,
         "kv_revision": "r1",
         "model": {"name": "tiny", "served_name": "tiny", "source": source},
         "engine": {"type": "vllm", "max_num_seqs": 8, **engine},
-        "kv_transfer": None if role == "mixed" else {"connector": "tcp", "lease_s": 30},
+        "kv_transfer": None if role == "mixed" else {"connector": connector, "lease_s": 30},
         "drain_timeout_s": 60,
     }
     return {

@@ -91,6 +91,7 @@ class FakeEngine:
     kv_answers: bool = True
     metrics: str | None = METRICS
     asked: int = 0
+    leases: int = 0
 
     async def is_healthy(self) -> bool:
         self.asked += 1
@@ -100,7 +101,7 @@ class FakeEngine:
         return self.metrics
 
     async def fetch_report(self) -> KVReport:
-        return KVReport(self.kv_answers)
+        return KVReport(self.kv_answers, self.leases if self.kv_answers else 0)
 
 
 class Clock:
@@ -146,3 +147,12 @@ async def test_an_engine_too_busy_to_answer_is_not_taken_for_an_idle_one() -> No
     engine.metrics = None
     clock.now_s += 1
     assert (await signs.observe()).load.running == 4
+
+
+async def test_totals_stand_while_the_kv_ranks_do_not_answer() -> None:
+    engine, clock = FakeEngine(leases=3), Clock()
+    signs = VitalSigns(engine, engine, clock)  # type: ignore[arg-type] # a stand-in for both
+    await signs.listen_to_kv()
+    engine.kv_answers = False
+    kv = await signs.listen_to_kv()
+    assert (kv.answering, kv.leases) == (False, 3)
