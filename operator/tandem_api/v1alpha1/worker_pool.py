@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from tandem_api.schema import Count, Resource
+from tandem_api.schema import Count, Resource, cel
 from tandem_api.v1alpha1.status import Condition
 
 MAX_NAME_LENGTH = 40  # of an InferenceDeployment: it travels into names and labels of at most 63 characters
@@ -16,6 +16,17 @@ class WorkerPoolSpec(Resource):
     replicas: Annotated[int | None, Field(ge=0, le=10_000)] = None
     fleet: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
     role: Literal["prefill", "decode"]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "self.fleet == oldSelf.fleet && self.role == oldSelf.role",
+                    "spec.fleet and spec.role never change: delete the WorkerPool, and the operator makes it anew",
+                )
+            ]
+        }
+    )
 
 
 class WorkerPoolStatus(Resource):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from integration.operator.conftest import Kube, make_manifest
 
+from cluster.client import connect
 from cluster.errors import ClusterError
-from tandem_api.v1alpha1 import InferenceDeploymentSpec
+from tandem_api.labels import API_VERSION
+from tandem_api.v1alpha1 import InferenceDeployment, InferenceDeploymentSpec
+from tandem_operator.crdgen import build_schema
 
 pytestmark = pytest.mark.integration
 
@@ -28,21 +32,52 @@ SCALED = {
 MODEL = {"p1Ms": 0.04, "d0Ms": 7.0, "kvCapacityTokens": 400_000}
 NIGHT = {"start": "22:00", "end": "06:00", "timeZone": "Europe/Berlin", "days": ["Fri", "Sat"], "decodeMin": 2}
 
+STORE = {"endpoint": "https://objects.example:9000", "region": "eu-1", "credentialsSecret": "bucket", "image": "a/b:1"}
+ADAPTER = {"name": "a", "source": "hf://a/b"}
+NGRAM, MTP = {"method": "ngram", "tokens": 2}, {"method": "mtp", "tokens": 1}
+DRAFT = {"method": "draft_model", "tokens": 2, "source": "hf://a/b"}
+WIDE = {f"parallelism.{kind}": {"parallelism": {kind: 2}} for kind in ("pipeline", "data")} | {
+    "parallelism.context": {"parallelism": {"tensor": 2, "context": 2}},
+    "nodes": {"nodes": 2, "parallelism": {"tensor": 2}},
+}
+SPREAD = {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["h200"]}]}]}
+NEAR = {"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "rack"}
+SHAPED = {
+    "labels": {"team": "a"},
+    "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+    "env": [
+        {"name": "NCCL_DEBUG", "value": "INFO"},
+        {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+    ],
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": NODES},
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": NEAR}],
+            "requiredDuringSchedulingIgnoredDuringExecution": [NEAR],
+        },
+    },
+    "topologySpreadConstraints": [{"maxSkew": 1, **SPREAD}],
+    "schedulerName": "gang",
+    "priorityClassName": "serving",
+    "runtimeClassName": "nvidia",
+    "imagePullSecrets": [{"name": "pull"}],
+    "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "four-gpus"}],
+}
+
 
 def pool(**parts: Any) -> dict[str, Any]:
     return {**POOL, **parts}
 
 
-@pytest.fixture
-def try_apply(tandem_kube: Kube) -> Any:
-    """Applies without storing: the server runs all of its validation."""
-
-    def send(manifest: dict[str, Any]) -> None:
-        tandem_kube.cluster.kubectl(
-            "create", "--dry-run=server", "-n", tandem_kube.namespace, "-f", "-", stdin=yaml.safe_dump(manifest)
-        )
-
-    return send
+@pytest.fixture(scope="module")
+def try_apply(tandem_kube: Kube) -> Iterator[Any]:
+    """Creates without storing: the server runs all of its validation."""
+    cluster, path = tandem_kube.cluster, f"/apis/{API_VERSION}/namespaces/{tandem_kube.namespace}/inferencedeployments"
+    with connect(cluster.kubeconfig, cluster.run.keys / "ca.crt") as client:
+        yield lambda manifest: client.create(f"{path}?dryRun=All&fieldValidation=Strict", manifest)
 
 
 ADMITTED = [
@@ -51,8 +86,19 @@ ADMITTED = [
     {"model": {**HUB, "revision": "main", "tokenSecret": {"name": "hub"}}},
     {"model": {"name": "x", "source": "pvc://claim/models/x"}},
     {"prefill": None},
+    {"model": {"name": "x", "source": "oci://registry.example:5000/team/x@sha256:0123#weights/x"}},
+    {"model": {"name": "x", "source": "s3://team-models/x", "objectStore": STORE}},
+    {"model": {**HUB, "cache": {"claimName": "weights"}, "adapters": [{"name": "sql", "source": "hf://org/sql"}]}},
     {"prefill": None, "decode": pool(parallelism={"pipeline": 2})},
-    {"engine": {"extraArgs": ["--max-logprobs=5", "--seed", "7"]}},
+    {"prefill": None, "decode": pool(parallelism={"tensor": 8, "data": 2, "expert": True, "context": 2}, nodes=2)},
+    {"prefill": pool(parallelism={"tensor": 8}), "decode": pool(parallelism={"tensor": 2})},
+    {"engine": {"quantization": "awq_marlin", "kvCache": {"dtype": "fp8_e5m2"}, "lora": {"maxRank": 64}}},
+    {"engine": {"speculative": {"method": "ngram", "tokens": 4, "promptLookupMin": 2, "promptLookupMax": 4}}},
+    {"engine": {"speculative": {"method": "eagle3", "tokens": 3, "source": "hf://org/head", "revision": "v1"}}},
+    {"engine": {"speculative": {"method": "mtp", "tokens": 1}}},
+    {"kvTransfer": {"locality": {"topologyKey": "topology.kubernetes.io/zone", "required": True}}},
+    {"decode": pool(podTemplate=SHAPED)},
+    {"engine": {"extraArgs": ["--max-logprobs=5", "--seed", "7", "-O3", "--logprobs-mode", "-1"]}},
     {"autoscaling": {"mode": "External"}},
     {"decode": pool(podTemplate={"labels": {"team": "a"}, "nodeSelector": {"gpu": "h200"}})},
     {"objectives": OBJECTIVES},
@@ -69,9 +115,37 @@ REFUSED = [
     ({"model": {"name": "x", "source": "pvc://claim/../etc"}}, "may not contain"),
     ({"model": {"name": "x", "source": "pvc://claim", "revision": "main"}}, "model.revision goes with hf://"),
     ({"model": {"name": "x", "source": "http://evil"}}, "spec.model.source"),
-    ({"prefill": pool(parallelism={"tensor": 2})}, "parallelism.tensor"),
-    ({"prefill": pool(parallelism={"pipeline": 2})}, "spec.prefill.parallelism.pipeline must be 1"),
-    ({"decode": pool(parallelism={"pipeline": 2})}, "spec.decode.parallelism.pipeline must be 1"),
+    ({"model": {**HUB, "revision": "-x"}}, "model.revision must be a branch, tag or commit"),
+    ({"model": {**HUB, "tokenSecret": {"name": "tandem-root"}}}, "names a Secret that is Tandem's own"),
+    ({"model": {**HUB, "tokenSecret": {"name": "other/hub"}}}, "spec.model.tokenSecret.name"),
+    ({"model": {"name": "x", "source": "s3://b-b/x", "objectStore": {"credentialsSecret": "a-keys"}}}, "objectStore"),
+    ({"model": {"name": "x", "source": "s3://b-b/x", "objectStore": {"endpoint": "http://a/b?c"}}}, "endpoint"),
+    ({"model": {"name": "x", "source": "s3://b-b/$(id)"}}, "spec.model.source"),
+    ({"model": {"name": "x", "source": "s3://b-b/x --endpoint-url y"}}, "spec.model.source"),
+    ({"model": {**HUB, "adapters": [{"name": "org/model", "source": "hf://a/b"}]}}, "is the name of the model itself"),
+    ({"model": {**HUB, "adapters": [ADAPTER, ADAPTER]}}, "spec.model.adapters[1]"),
+    ({"model": {**HUB, "adapters": [{"name": "a", "source": "pvc://c/../d"}]}}, "adapters[].source may not contain"),
+    ({"model": {**HUB, "adapters": [{"name": "a", "source": "synthetic://tiny-llama"}]}}, "no synthetic adapter"),
+    ({"model": {**HUB, "adapters": [{"name": "a=b", "source": "hf://a/b"}]}}, "spec.model.adapters[0].name"),
+    ({"engine": {"speculative": {"method": "eagle", "tokens": 2}}}, "this method needs the weights of its draft"),
+    ({"engine": {"speculative": {**NGRAM, "source": "hf://a/b"}}}, "ngram and mtp have no weights of their own"),
+    ({"engine": {"speculative": {**MTP, "promptLookupMax": 3}}}, "go with method ngram only"),
+    ({"engine": {"speculative": {**NGRAM, "promptLookupMin": 4, "promptLookupMax": 3}}}, "above promptLookupMax"),
+    ({"engine": {"speculative": {**DRAFT, "source": "pvc://c", "revision": "x"}}}, "speculative.revision goes with hf"),
+    ({"engine": {"speculative": {**DRAFT, "revision": "-x"}}}, "engine.speculative.revision must be a branch"),
+    ({"engine": {"speculative": {**DRAFT, "source": "pvc://c/.."}}}, "engine.speculative.source may not contain"),
+    ({"engine": {"speculative": {**NGRAM, "tokens": 0}}}, "spec.engine.speculative.tokens"),
+    ({"engine": {"lora": {"maxInBatch": 4, "maxInMemory": 2}}}, "engine.lora.maxInMemory is below maxInBatch"),
+    ({"engine": {"lora": {"maxRank": 5}}}, "spec.engine.lora.maxRank"),
+    ({"engine": {"quantization": "fp7"}}, "spec.engine.quantization"),
+    ({"engine": {"attentionBackend": "flash"}}, "spec.engine.attentionBackend"),
+    ({"prefill": pool(parallelism={"tensor": 4}), "decode": pool(parallelism={"tensor": 6})}, "make one a multiple"),
+    ({"decode": pool(parallelism={"tensor": 4, "context": 3})}, "parallelism.context must divide"),
+    *(
+        ({role: pool(**shape)}, f"spec.{role}.{field} must be 1 when KV is handed over")
+        for role in ("prefill", "decode")
+        for field, shape in WIDE.items()
+    ),
     ({"kvTransfer": {"connector": "nccl"}}, "kvTransfer.connector: only tcp"),
     ({**SCALED, "objectives": None}, "needs objectives.ttft.seconds and objectives.tpot.seconds"),
     ({**SCALED, "objectives": {"ttft": {"seconds": 2}}}, "needs objectives.ttft.seconds and objectives.tpot.seconds"),
@@ -81,6 +155,9 @@ REFUSED = [
     ({**SCALED, "prefill": None}, "add spec.prefill"),
     ({**SCALED, "decode": {"min": 9, "max": 8}}, "min is above max"),
     ({"autoscaling": {"advisory": True}}, "(or advisory) needs"),
+    ({"rollout": {"maxSurge": 0, "maxUnavailable": "0%"}}, "may not both be 0"),
+    ({"rollout": {"strategy": "Recreate", "steps": [{"traffic": "10%"}]}}, "rollout.steps need both revisions at once"),
+    ({"rollout": {"steps": [{"traffic": "50%"}, {"traffic": "10%"}]}}, "traffic must grow from step to step"),
     ({"autoscaling": {"ratio": {"min": 2, "max": 1}}}, "autoscaling.ratio.min is above ratio.max"),
     ({"autoscaling": {"gpuBudget": 0}}, "spec.autoscaling.gpuBudget"),
     ({"autoscaling": {"scaleToZeroAfterSeconds": 5}}, "spec.autoscaling.scaleToZeroAfterSeconds"),
@@ -88,10 +165,42 @@ REFUSED = [
     ({"autoscaling": {"schedules": [{**NIGHT, "days": ["Someday"]}]}}, "spec.autoscaling.schedules[0].days[0]"),
     ({"objectives": {"ttft": {"seconds": 2, "percentile": "p100"}}}, "spec.objectives.ttft.percentile"),
     ({"engine": {"type": "sim", "performanceModel": {**MODEL, "p1Ms": 0}}}, "spec.engine.performanceModel.p1Ms"),
-    ({"engine": {"extraArgs": ["--kv-transfer-config={}"]}}, "extraArgs may not set what Tandem owns"),
+    *(
+        ({"engine": {"extraArgs": [argument]}}, "extraArgs may not set what Tandem owns")
+        for argument in ("--kv-transfer-config={}", "--kv_transfer_config.kv_role=x", "--no-enable-lora", "-tp=2", "--")
+    ),
     ({"decode": pool(engineOverrides={"extraArgs": ["--port", "1"]})}, "extraArgs may not set what Tandem owns"),
+    ({"prefill": pool(engineOverrides={"extraArgs": ["-q", "fp8"]})}, "extraArgs may not set what Tandem owns"),
     ({"decode": pool(podTemplate={"labels": {"tandem.dev/role": "x"}})}, "podTemplate.labels may not use"),
     ({"decode": pool(podTemplate={"annotations": {"app.kubernetes.io/name": "x"}})}, "podTemplate.annotations may not"),
+    *(
+        ({"decode": pool(podTemplate=template)}, message)
+        for template, message in (
+            ({"annotations": {"a.seccomp.security.alpha.kubernetes.io/x": ""}}, "may not change what confines the pod"),
+            ({"annotations": {"container.apparmor.security.beta.kubernetes.io/worker": "unconfined"}}, "what confines"),
+            ({"annotations": {"sidecar.istio.io/userVolume": "{}"}}, "may not change what confines the pod"),
+            (
+                {"priorityClassName": "system-node-critical"},
+                "podTemplate.priorityClassName may not be one of the system",
+            ),
+            ({"imagePullSecrets": [{"name": "tandem-router"}]}, "imagePullSecrets names a Secret that is Tandem's own"),
+            (
+                {"env": [{"name": "TANDEM_WORKER", "value": "{}"}]},
+                "podTemplate.env[].name is a variable that Tandem sets",
+            ),
+            ({"env": [{"name": "PYTHONPATH", "value": "/x"}]}, "podTemplate.env[].name is a variable that Tandem sets"),
+            ({"env": [{"name": "A"}]}, "podTemplate.env[] needs one of value and valueFrom"),
+            ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "podTemplate.env[1]"),
+            ({"env": [{"name": "A B", "value": ""}]}, "podTemplate.env[0].name"),
+            ({"env": [{"name": "A", "valueFrom": {}}]}, "valueFrom needs one of secretKeyRef and configMapKeyRef"),
+            (
+                {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "b-keys"}}}]},
+                "Secret that is Tandem's own",
+            ),
+            ({"resourceClaims": [{"name": "gpu"}]}, "set one of resourceClaimName and resourceClaimTemplateName"),
+            ({"topologySpreadConstraints": [{"maxSkew": 0, **SPREAD}]}, "topologySpreadConstraints[0].maxSkew"),
+        )
+    ),
     ({"decode": pool(resources={"memory": "lots"})}, "spec.decode.resources.memory"),
     ({"decode": pool(replicas=-1)}, "spec.decode.replicas"),
     ({"decode": None}, "spec.decode"),
@@ -113,6 +222,26 @@ def test_what_is_wrong_is_refused_with_field_and_fix(try_apply: Any, spec: dict[
     assert message in str(refusal.value)
 
 
+def test_every_admission_rule_has_refused_something() -> None:
+    schema = build_schema(InferenceDeployment)["properties"]["spec"]
+    untested = [rule["message"] for rule in find_rules(schema) if not is_refused_by(rule["message"])]
+    assert untested == []
+
+
+def find_rules(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every CEL rule of a schema."""
+    yield from schema.get("x-kubernetes-validations", ())
+    inner = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    for part in inner:
+        if isinstance(part, dict):
+            yield from find_rules(part)
+
+
+def is_refused_by(message: str) -> bool:
+    """Whether a row of REFUSED expects this rule's message."""
+    return any(expected in message for _, expected in REFUSED)
+
+
 @pytest.mark.parametrize("name", ["a" * 41, "1abc", "a.b"])
 def test_a_name_that_does_not_fit_into_child_names_is_refused(try_apply: Any, name: str) -> None:
     with pytest.raises(ClusterError, match="DNS label of at most 40 characters"):
@@ -124,23 +253,20 @@ def test_the_longest_name_is_admitted(try_apply: Any) -> None:
 
 
 def test_defaults_are_filled_in_and_nothing_else(tandem_kube: Kube) -> None:
-    tandem_kube.apply(make_manifest("defaults", prefill=None, decode={}, drain=None))
-    spec = tandem_kube.get("infd", "defaults")["spec"]
+    sent = make_manifest("defaults", prefill=None, decode={}, drain=None)
+    tandem_kube.apply(sent)
+    stored = tandem_kube.get("infd", "defaults")["spec"]
     tandem_kube.run("delete", "infd", "defaults", "--wait=false")
-    assert spec == {
-        "model": {"name": "tiny", "source": "synthetic://tiny-llama"},
-        "engine": {"type": "sim"},
-        "decode": {
-            "min": 1,
-            "parallelism": {"tensor": 1, "pipeline": 1},
-            "resources": {"gpuResource": "nvidia.com/gpu", "sharedMemory": "2Gi"},
-        },
-        "kvTransfer": {"connector": "tcp", "onPrefillFailure": "Retry"},
-        "autoscaling": {"mode": "Fixed", "advisory": False, "paused": False},
-        "rollout": {"strategy": "Surge", "progressDeadlineSeconds": 1800, "paused": False},
-        "routing": {"requestTimeoutSeconds": 1800},
-        "drain": {"timeoutSeconds": 600},
-    }
+    assert stored == without_empty(InferenceDeploymentSpec.model_validate(sent["spec"]).to_wire())
+    assert stored["decode"]["parallelism"] == {"tensor": 1, "pipeline": 1, "data": 1, "expert": False, "context": 1}
+    assert stored["autoscaling"]["mode"] == "Fixed"
+
+
+def without_empty(value: Any) -> Any:
+    """Without the empty lists and maps that the server does not write."""
+    if not isinstance(value, dict):
+        return value
+    return {name: without_empty(inner) for name, inner in value.items() if inner not in ([], {})}
 
 
 def test_our_reading_of_a_stored_object_gives_back_what_is_stored(tandem_kube: Kube) -> None:
@@ -171,3 +297,18 @@ def test_short_names_categories_and_selectable_fields_work(tandem_kube: Kube) ->
     assert found.split() == ["inferencedeployment.tandem.dev/chosen"]
     assert "inferencedeployment.tandem.dev/chosen" in tandem_kube.run("get", "tandem", "-o", "name")
     tandem_kube.run("delete", "infd", "chosen", "--wait=false")
+
+
+@pytest.mark.parametrize(("field", "other"), [("fleet", "another"), ("role", "decode")])
+def test_a_worker_pool_never_changes_whose_it_is(tandem_kube: Kube, field: str, other: str) -> None:
+    manifest = {
+        "apiVersion": API_VERSION,
+        "kind": "WorkerPool",
+        "metadata": {"name": f"fixed-{field}"},
+        "spec": {"fleet": "fixed", "role": "prefill", "replicas": 1},
+    }
+    tandem_kube.apply(manifest)
+    with pytest.raises(ClusterError, match="spec.fleet and spec.role never change"):
+        tandem_kube.apply({**manifest, "spec": {**manifest["spec"], field: other}})
+    tandem_kube.apply({**manifest, "spec": {**manifest["spec"], "replicas": 2}})
+    tandem_kube.run("delete", "wpool", f"fixed-{field}", "--wait=false")
