@@ -16,6 +16,7 @@ KEYS_DIR = "/etc/tandem/keys"
 CODE_DIR = "/opt/tandem"  # where the init container puts our code, and PYTHONPATH of the engine's container
 MODEL_DIR = "/var/lib/tandem/model"  # caches and models made or fetched on the spot
 LOADS_REMEMBERED = 256
+OFFLOAD_DIR = "/var/lib/tandem/kv"  # where offloaded KV lies on disk
 RUN_DIR = "/run/tandem"  # unix sockets between the supervisor and the connector
 
 
@@ -127,7 +128,6 @@ class WorkerConfig(_Message):
     http_port: int = labels.HTTP_PORT
     admin_port: int = labels.ADMIN_PORT
     kv_port: int = labels.KV_BASE_PORT
-    nixl_port: int = labels.NIXL_PORT
 
 
 class KVCounters(_Message):

@@ -8,6 +8,7 @@ from tandem_api.v1alpha1 import Batching, EngineSettings, InferenceDeploymentSpe
 from tandem_api.v1alpha1.sources import SYNTHETIC
 from tandem_operator.model import Problem
 from tandem_operator.quantities import parse_quantity
+from tandem_operator.resources.offload import find_offload_problems
 
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -70,6 +71,11 @@ def _check_quantities(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
             )
 
 
+def _check_offload(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    for path, pool in _pools(spec):
+        yield from find_offload_problems(spec, path, pool)
+
+
 def _check_batching(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
     for path, pool in _pools(spec):
         engine, own = spec.engine, pool.engine_overrides or EngineSettings()
@@ -115,6 +121,7 @@ def _pools(spec: InferenceDeploymentSpec) -> Iterator[tuple[str, Pool]]:
 _CHECKS: tuple[Callable[[InferenceDeploymentSpec], Iterator[Problem]], ...] = (
     _check_gpus,
     _check_quantities,
+    _check_offload,
     _check_batching,
     _check_extra_arguments,
     _check_speculation,

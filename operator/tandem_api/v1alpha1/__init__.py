@@ -11,7 +11,15 @@ from tandem_api.v1alpha1.autoscaling import (
     Schedule,
     TtftObjective,
 )
-from tandem_api.v1alpha1.engine import Batching, Engine, EnginePerformance, EngineSettings, KVCache, KVMemory
+from tandem_api.v1alpha1.engine import (
+    Batching,
+    Engine,
+    EnginePerformance,
+    EngineSettings,
+    KVCache,
+    KVMemory,
+    KVOffload,
+)
 from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, InferenceDeploymentSpec
 from tandem_api.v1alpha1.model import Model
 from tandem_api.v1alpha1.pod_template import LocalObjectReference, PodTemplate, ResourceClaim, Variable
@@ -53,6 +61,7 @@ __all__ = [
     "InferenceDeploymentStatus",
     "KVCache",
     "KVMemory",
+    "KVOffload",
     "KVTransfer",
     "LabelSelector",
     "LatencyStatus",

@@ -41,6 +41,19 @@ Quantization = Literal[
 KVDtype = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "nvfp4"]
 
 
+class KVOffload(Resource):
+    """A second place for KV: what leaves the GPU goes there, and comes back instead of being computed again.
+
+    Prompts only. Beside a transfer, what a prefill worker holds is asked for first.
+    """
+
+    memory: Annotated[Quantity, Field(description="Host memory for it, per worker; part of resources.memory.")]
+    disk: Annotated[
+        Quantity | None,
+        Field(description="Below it, room on the node's own disk, per worker. What was longest unused goes first."),
+    ] = None
+
+
 class KVMemory(Resource):
     """Room for KV cache. A role may have its own."""
 
@@ -50,6 +63,7 @@ class KVMemory(Resource):
     memory: Annotated[Quantity | None, Field(description="KV cache size per GPU; overrides gpuMemoryUtilization.")] = (
         None
     )
+    offload: KVOffload | None = None
 
 
 class KVCache(KVMemory):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tandem_api import labels
-from tandem_api.v1alpha1 import PodTemplate, Resources
-from tandem_api.worker import CODE_DIR, CONFIG_ENV, KEYS_DIR, MODEL_DIR, RUN_DIR
+from tandem_api.v1alpha1 import PodTemplate
+from tandem_api.worker import CODE_DIR, CONFIG_ENV, KEYS_DIR, MODEL_DIR, OFFLOAD_DIR, RUN_DIR
 from tandem_core.keys import fleet_secret_name
 from tandem_operator.model import Fleet, PoolRole
 from tandem_operator.resources import weights, worker_config
 from tandem_operator.resources.metadata import build_selector
+from tandem_operator.resources.offload import build_offload_volumes, build_shared_memory_limit, find_offload
 from tandem_operator.resources.placement import build_placement
 from tandem_operator.resources.revisions import kv_revision, pool_of, template_revision, worker_role
 
@@ -122,7 +123,7 @@ def _build_worker(fleet: Fleet, role: PoolRole, images: Images) -> dict[str, Any
         "startupProbe": _probe("/readyz", period_s=_STARTUP_PERIOD_S, failures=_STARTUP_FAILURES),
         "readinessProbe": _probe("/readyz", period_s=2, failures=2),
         "livenessProbe": _probe("/livez", period_s=10, failures=3),
-        "volumeMounts": _build_mounts(fleet),
+        "volumeMounts": _build_mounts(fleet, role),
     }
     return {name: value for name, value in container.items() if value != {}}
 
@@ -195,22 +196,27 @@ def gpu_count(fleet: Fleet, role: PoolRole) -> int:
 
 
 def _build_volumes(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
-    resources: Resources = pool_of(fleet.spec, role).resources
+    pool = pool_of(fleet.spec, role)
+    offload = find_offload(fleet.spec, pool)
+    shared_memory = build_shared_memory_limit(pool.resources.shared_memory, offload)
     scratch = ("run", "data", "tmp") if fleet.spec.engine.type == "sim" else ("code", "run", "data", "tmp")
     cache = [weights.build_cache_volume(fleet.spec)] if weights.needs_cache(fleet.spec) else []
     return [
         *({"name": name, "emptyDir": {}} for name in scratch),
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": resources.shared_memory}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory}},
+        *build_offload_volumes(offload),
         {"name": "keys", "secret": {"secretName": fleet_secret_name(fleet.key.name), "defaultMode": 0o440}},
         *({"name": one.name, **one.volume} for one in weights.list_volumes(fleet.spec)),
         *cache,
     ]
 
 
-def _build_mounts(fleet: Fleet) -> list[dict[str, Any]]:
+def _build_mounts(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
+    offload = find_offload(fleet.spec, pool_of(fleet.spec, role))
     places = {"code": CODE_DIR, "run": RUN_DIR, "data": MODEL_DIR, "tmp": _TMP_DIR, "shm": "/dev/shm"}  # noqa: S108
     if fleet.spec.engine.type == "sim":
         del places["code"]
+    places |= {volume["name"]: OFFLOAD_DIR for volume in build_offload_volumes(offload)}
     if weights.needs_cache(fleet.spec):
         places["cache"] = weights.CACHE_DIR
     read_only = {"keys": KEYS_DIR} | {one.name: one.path for one in weights.list_volumes(fleet.spec)}

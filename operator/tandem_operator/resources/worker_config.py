@@ -16,6 +16,7 @@ from tandem_api.worker import (
 from tandem_operator.model import Fleet, PoolRole
 from tandem_operator.quantities import parse_quantity
 from tandem_operator.resources.names import fleet_id
+from tandem_operator.resources.offload import build_offload_config, find_offload
 from tandem_operator.resources.revisions import kv_revision, pool_of, worker_role
 from tandem_operator.resources.weights import locate_weights, model_source
 
@@ -95,6 +96,7 @@ def _engine(spec: InferenceDeploymentSpec, pool: Pool) -> EngineConfig:
         "lora_max_in_memory": lora.max_in_memory,
         "extra_args": (*engine.extra_args, *(overrides.extra_args if overrides else ())),
     }
+    common["kv_offload"] = build_offload_config(find_offload(spec, pool))
     return EngineConfig(**common, **_settings(engine) | (_settings(overrides) if overrides else {}))
 
 

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from math import ceil
 from typing import Any
 
+from tandem_api.labels import NIXL_PORT
 from tandem_api.worker import EngineConfig, KVTransferConfig, Role
 from tandem_worker.settings import Settings
 
@@ -39,7 +40,7 @@ def build_kv_environment(settings: Settings) -> dict[str, str]:
     config = settings.config
     if config.kv_transfer is None or config.kv_transfer.connector != "nixl":
         return {}
-    own = {"VLLM_NIXL_SIDE_CHANNEL_HOST": settings.pod_ip, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(config.nixl_port)}
+    own = {"VLLM_NIXL_SIDE_CHANNEL_HOST": settings.pod_ip, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(NIXL_PORT)}
     if ip_address(settings.pod_ip).is_loopback:  # a process node: peers are reached where they say, and nowhere else
         own |= {"UCX_NET_DEVICES": "lo", "UCX_TLS": "tcp,self,sm"}
     return own
