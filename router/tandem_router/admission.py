@@ -1,15 +1,13 @@
-"""Holds requests until a worker can start them: one bounded queue per fleet, earliest deadline first."""
+"""Holds requests until a worker can start them: one bounded queue per fleet, in the order of `policy.waiting`."""
 
 import asyncio
-import math
-from bisect import insort
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from tandem_router.errors import OverloadedError, RequestError, UnavailableError
-
-MAX_RETRY_AFTER_S = 60
+from tandem_router.policy.drain_rate import DrainRate
+from tandem_router.policy.waiting import WaitingLine
 
 
 class Releasable(Protocol):
@@ -22,78 +20,161 @@ class Releasable(Protocol):
 P = TypeVar("P", bound=Releasable)
 
 
-@dataclass(order=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What decides when a request may start. Times are of the loop's clock.
+
+    Attributes:
+        tokens: prompt tokens that it wants computed.
+        cached_tokens: those that a prefix hit saves.
+        latest_start_s, target_s: see `tandem_core.discipline`.
+        tenant, priority: who asks, and of which class; higher classes first.
+        weight: the tenant's fair share beside others of its class.
+        is_retry: workers have failed it; it may wait for another one while others are placed on those.
+        blocked_on: role of the worker that it waits for.
+    """
+
+    tokens: int
+    latest_start_s: float
+    target_s: float
+    cached_tokens: int = 0
+    tenant: str = ""
+    priority: int = 0
+    weight: float = 1.0
+    is_retry: bool = False
+    blocked_on: Callable[[], str | None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a request may wait, and what is to be said then.
+
+    Attributes:
+        timeout_s: the longest wait.
+        can_serve: whether there are workers at all.
+        retry_after_s: when a fleet without workers may have some; None: by the drain rate.
+    """
+
+    timeout_s: float
+    can_serve: Callable[[], bool]
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How much may wait in one fleet's queue."""
+
+    requests: int = 1024
+    tokens: int = 8_000_000
+
+
+@dataclass(eq=False, slots=True)
 class _Waiter(Generic[P]):
-    deadline_s: float
-    order: int
-    is_retry: bool = field(compare=False)
-    place: Callable[[], P | None] = field(compare=False)
-    placed: asyncio.Future[P] = field(compare=False)
+    wish: Wish
+    place: Callable[[], P | None]
+    placed: asyncio.Future[P]
+
+    @property
+    def tenant(self) -> str:
+        return self.wish.tenant
+
+    @property
+    def priority(self) -> int:
+        return self.wish.priority
+
+    @property
+    def tokens(self) -> int:
+        return self.wish.tokens
+
+    @property
+    def latest_start_s(self) -> float:
+        return self.wish.latest_start_s
+
+    @property
+    def target_s(self) -> float:
+        return self.wish.target_s
 
 
 class AdmissionQueue(Generic[P]):
     """Late binding: a request is given to a worker only when `place` finds one that can start it."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._waiters: list[_Waiter[P]] = []
-        self._order = 0
-        self._finished = 0
-        self._since_s: float | None = None
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
+        self._line: WaitingLine[_Waiter[P]] = WaitingLine()
+        self._retries: list[_Waiter[P]] = []
+        self._drain = DrainRate()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self._line) + len(self._retries)
 
-    async def admit(
-        self,
-        place: Callable[[], P | None],
-        *,
-        deadline_s: float,
-        timeout_s: float,
-        can_serve: Callable[[], bool],
-        is_retry: bool = False,
-    ) -> P:
-        """Wait for a placement, at most `timeout_s`.
+    def wishes(self) -> Iterable[Wish]:
+        """Of all that wait."""
+        return [waiter.wish for waiter in (*self._retries, *self._line)]
+
+    async def admit(self, place: Callable[[], P | None], wish: Wish, patience: Patience) -> P:
+        """Wait for a placement.
 
         Args:
             place: tries to claim workers; None when all are busy or there are none yet. May raise RequestError.
-            can_serve: there are workers at all.
-            is_retry: workers have failed this request; it may wait for another while others are placed on those.
 
         Raises:
-            OverloadedError: all workers stayed busy, or the queue is full.
+            OverloadedError: all workers stayed busy, or too many wait.
             UnavailableError: no worker appeared.
         """
-        if all(waiter.is_retry for waiter in self._waiters) and (claim := place()) is not None:
+        if not self._line and (claim := place()) is not None:
+            self._line.charge(wish.tenant, wish.tokens / wish.weight)
             return claim
-        if len(self) >= self._limit:
-            raise OverloadedError(
-                "Too many requests are waiting.", code="queue_full", retry_after_s=self.retry_after_s()
-            )
-        self._order += 1
-        placed: asyncio.Future[P] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(deadline_s, self._order, is_retry, place, placed)
-        insort(self._waiters, waiter)
+        waiter = self._join(place, wish)
         self.wake()
         try:
-            async with asyncio.timeout(timeout_s):
-                return await placed
+            async with asyncio.timeout(patience.timeout_s):
+                return await waiter.placed
         except asyncio.CancelledError:
             self._leave(waiter)
             raise
         except TimeoutError:
             self._leave(waiter)
-            raise self._expired(timeout_s, can_serve()) from None
+            raise self._expired(patience) from None
 
     def wake(self) -> None:
         """Capacity may have come free: place waiting requests in order, as many as fit."""
-        still: list[_Waiter[P]] = []
-        is_full = False
-        for waiter in self._waiters:
-            if is_full or not self._try_place(waiter):
-                still.append(waiter)
-                is_full = is_full or not waiter.is_retry
-        self._waiters = still
+        if self._retries:
+            self._retries = [waiter for waiter in self._retries if not self._try_place(waiter)]
+        line = self._line
+        while line:
+            waiter = line.first(asyncio.get_running_loop().time())
+            if not self._try_place(waiter):
+                return
+            line.remove(waiter)
+
+    def count_finished(self, now_s: float) -> None:
+        """A request ended: measures the drain rate."""
+        self._drain.note_end(now_s)
+
+    def retry_after_s(self) -> int:
+        """Seconds until the queue of now has probably drained, from 1 to 60."""
+        return self._drain.retry_after_s(len(self), asyncio.get_running_loop().time())
+
+    def _join(self, place: Callable[[], P | None], wish: Wish) -> _Waiter[P]:
+        waiter: _Waiter[P] = _Waiter(wish, place, asyncio.get_running_loop().create_future())
+        if wish.is_retry:
+            self._retries.append(waiter)
+            return waiter
+        while self._is_too_much(wish):
+            victim = self._line.find_victim(waiter)
+            if victim is waiter:
+                raise self._too_many("Too many requests are waiting.")
+            self._line.remove(victim)
+            if not victim.placed.done():
+                victim.placed.set_exception(self._too_many("Requests of a higher class, or of others, took its place."))
+        self._line.push(waiter)
+        return waiter
+
+    def _is_too_much(self, wish: Wish) -> bool:
+        limits = self._limits
+        if len(self) >= limits.requests:
+            return True
+        return len(self._line) > 0 and self._line.tokens + wish.tokens > limits.tokens
 
     def _try_place(self, waiter: _Waiter[P]) -> bool:
         """Whether `waiter` need not wait any longer."""
@@ -105,33 +186,25 @@ class AdmissionQueue(Generic[P]):
             waiter.placed.set_exception(error)
             return True
         if claim is not None:
+            self._line.charge(waiter.wish.tenant, waiter.wish.tokens / waiter.wish.weight)
             waiter.placed.set_result(claim)
         return claim is not None
 
-    def count_finished(self, now_s: float) -> None:
-        """A request ended: measures the drain rate."""
-        if self._since_s is None or now_s - self._since_s > MAX_RETRY_AFTER_S:
-            self._since_s, self._finished = now_s, 0
-        self._finished += 1
-
-    def retry_after_s(self) -> int:
-        """Seconds until the queue of now has probably drained, from 1 to 60."""
-        elapsed_s = MAX_RETRY_AFTER_S if self._since_s is None else asyncio.get_running_loop().time() - self._since_s
-        if not self._finished or elapsed_s <= 0:
-            return 1
-        return max(1, min(MAX_RETRY_AFTER_S, math.ceil(len(self) * elapsed_s / self._finished)))
-
     def _leave(self, waiter: _Waiter[P]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._line.remove(waiter)
+        if waiter in self._retries:
+            self._retries.remove(waiter)
         placed = waiter.placed
         if placed.done() and not placed.cancelled() and placed.exception() is None:
             placed.result().release()  # placed in the very moment in which the request was given up
 
-    def _expired(self, timeout_s: float, can_serve: bool) -> RequestError:
-        retry_after_s = self.retry_after_s()
-        if can_serve:
-            message = f"All workers stayed busy for {timeout_s:g} s."
-            return OverloadedError(message, code="queue_timeout", retry_after_s=retry_after_s)
-        message = f"No worker became ready within {timeout_s:g} s."
-        return UnavailableError(message, code="no_workers", retry_after_s=retry_after_s)
+    def _too_many(self, message: str) -> RequestError:
+        return OverloadedError(message, code="queue_full", retry_after_s=self.retry_after_s())
+
+    def _expired(self, patience: Patience) -> RequestError:
+        after_s = self.retry_after_s()
+        if patience.can_serve():
+            message = f"All workers stayed busy for {patience.timeout_s:g} s."
+            return OverloadedError(message, code="queue_timeout", retry_after_s=after_s)
+        message = f"No worker became ready within {patience.timeout_s:g} s."
+        return UnavailableError(message, code="no_workers", retry_after_s=patience.retry_after_s or after_s)

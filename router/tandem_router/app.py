@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from tandem_router.admission import QueueLimits
 from tandem_router.call import RetryRules, Serving
 from tandem_router.completion import CompletionService
+from tandem_router.decision_log import DecisionLog
+from tandem_router.demand.recorder import DemandRecorder
 from tandem_router.discovery.api_client import ApiClient, ApiMisconfiguredError, Credentials
 from tandem_router.discovery.kubernetes import KubernetesDiscovery
 from tandem_router.discovery.static_file import StaticFileError, watch_static
@@ -28,6 +31,7 @@ from tandem_router.metrics import Metrics
 from tandem_router.placer import Placer
 from tandem_router.policy.pairing import PairingRules
 from tandem_router.public import PublicListener
+from tandem_router.reception import Reception
 from tandem_router.routes import Routes
 from tandem_router.settings import Settings, parse_settings
 from tandem_router.snapshot import Snapshot
@@ -49,8 +53,10 @@ class Router:
     def __init__(self, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
-        self.catalog = Catalog(Capacity(settings.default_slots, settings.queue_limit, settings.index_blocks))
+        self.catalog = Catalog(build_capacity(settings))
         self.metrics = Metrics()
+        self.demand = DemandRecorder(loop.time)
+        self._decisions = DecisionLog()
         self.keys = KeyRing(settings.keys_dir, required=settings.static_file is None)
         self.gateway = Gateway(settings.tenants_file, loop.time, salt_key=lambda: self.keys.current)
         self._pool = UpstreamPool(loop)
@@ -59,7 +65,16 @@ class Router:
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._public = Listener(self._public_routes().handle, Limits(body_bytes=settings.max_body_bytes))
-        internal = InternalListener(self.catalog, self.keys, self.metrics, settings.replica, loop.time, self.gateway)
+        internal = InternalListener(
+            self.catalog,
+            self.keys,
+            self.metrics,
+            settings.replica,
+            loop.time,
+            self.gateway,
+            self.demand,
+            self._decisions,
+        )
         self._internal = Listener(internal.routes().handle, Limits(body_bytes=64 * 1024))
 
     def _public_routes(self) -> Routes:
@@ -67,11 +82,11 @@ class Router:
         rules = RetryRules(
             settings.retries, settings.prefill_timeout_s, first_byte_timeout_s=settings.first_byte_timeout_s
         )
-        placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens))
-        serving = Serving(self.catalog, self._pool, self.keys, placer, rules)
-        self._background = serving.background
-        service = CompletionService(serving, self.metrics, self.gateway)
+        placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens), self._decisions)
         clock = self._pool.loop.time
+        serving = Serving(self.catalog, self._pool, self.keys, placer, Reception(placer, clock), rules)
+        self._background = serving.background
+        service = CompletionService(serving, self.metrics, self.gateway, self.demand)
         return PublicListener(service, self.catalog, self.metrics, clock, lambda: self._is_draining).routes()
 
     @property
@@ -94,6 +109,7 @@ class Router:
         await self._listen(self._public, settings.port, None)
         await self._listen(self._internal, settings.internal_port, self._internal_tls())
         self._spawn(self._housekeep())
+        self._spawn(self._keep_demand())
         self._spawn(self._poller.run())
         self._spawn(self.gateway.run())
         self._spawn(self._discover())
@@ -140,10 +156,17 @@ class Router:
             self._public.sweep(now_s)
             self._internal.sweep(now_s)
             self._pool.close_idle(now_s)
+            self._decisions.forget_fleets({fleet.key for fleet in self.catalog.fleets.values()})
             try:
                 self.keys.refresh()
             except KeyFileError as error:
                 LOG.error("router key kept as it was: %s", error)
+
+    async def _keep_demand(self) -> None:
+        """Close each second of demand as it ends."""
+        while True:
+            await asyncio.sleep(self.demand.until_next_s())
+            self.demand.tick(self.catalog.fleets)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(self._pool.loop.create_task(work))
@@ -199,6 +222,12 @@ class Router:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pool.close()
+
+
+def build_capacity(settings: Settings) -> Capacity:
+    """Bounds of what is kept."""
+    limits = QueueLimits(settings.queue_limit, settings.queue_tokens)
+    return Capacity(settings.default_slots, limits, settings.index_blocks)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

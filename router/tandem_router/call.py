@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from tandem_router.answer import Answer, open_answer
 from tandem_router.ask import Ask, build_prefill_body, build_serving_body
-from tandem_router.claims import Placement
+from tandem_router.claims import Claim, Placement
 from tandem_router.continuation import can_trace, plan_continuation, traced
+from tandem_router.errand import Standing
 from tandem_router.errors import (
     DeadlineExceededError,
     OverloadedError,
@@ -27,14 +28,15 @@ from tandem_router.http1.messages import Headers, encode_request
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.keys import KeyRing
+from tandem_router.learning import learn_decode, learn_prefill, learn_transfer
 from tandem_router.ledger import Outcome, RequestLedger, outcome_of
 from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, release_lease, run_prefill
-from tandem_router.placer import Errand, Placer
-from tandem_router.policy.prefix_index import hash_blocks
+from tandem_router.placer import Placer
+from tandem_router.reception import Reception
 from tandem_router.refusal import send_error
 from tandem_router.token_trail import TokenTrail
 
-QUEUE_TIMEOUT_S = 30.0
+UNWANTED_LOCAL = frozenset(("no_prefill_worker", "prefill_failed", "prefill_declined", "circuit_open"))
 T = TypeVar("T")
 
 
@@ -60,6 +62,7 @@ class Serving:
     pool: UpstreamPool
     keys: KeyRing
     placer: Placer
+    reception: Reception
     rules: RetryRules
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -81,6 +84,7 @@ class Order:
     started_s: float
     deadline_s: float
     visit: Visit
+    standing: Standing
 
 
 class Call:
@@ -95,8 +99,11 @@ class Call:
         ask = order.ask
         self._trail = TokenTrail() if order.fleet.spec.continuation == "Tokens" and can_trace(ask) else None
         self._ask = ask if self._trail is None else traced(ask)
-        blocks = hash_blocks(ask.prompt, order.fleet.index_seed ^ order.visit.index_seed)
-        self._errand = Errand(ask.prompt_tokens, blocks, ask.whole_reason)
+        span_s = (order.started_s, order.deadline_s)
+        reception = serving.reception
+        self._errand = reception.read(order.fleet, ask.prompt, ask.whole_reason, order.standing, span_s)
+        cached = self._errand.cached_tokens
+        ledger.demand.arrive(self._errand.tokens - cached, cached)
         self._id = secrets.token_hex(16)
         self._legs = 0
         self._queued_s = 0.0
@@ -150,21 +157,13 @@ class Call:
     async def _attempt(self, placement: Placement) -> Outcome:
         params = await self._prefill(placement)
         self._ledger.count_route(placement.reason)
-        self._count_split(params is not None)
+        self._count_split(placement, is_remote=params is not None)
         return await self._serve(placement, params)
 
     async def _admit(self) -> Placement:
-        fleet, clock = self._order.fleet, self._clock
-        timeout_s = fleet.spec.queue_timeout_s
-        began_s = clock()
-        placement = await fleet.queue.admit(
-            lambda: self._serving.placer.place(fleet, self._errand, clock()),
-            deadline_s=self._order.deadline_s,
-            timeout_s=QUEUE_TIMEOUT_S if timeout_s is None else timeout_s,
-            can_serve=lambda: fleet.can_serve(clock()),
-            is_retry=bool(self._errand.failures),
-        )
-        waited_s = clock() - began_s
+        began_s = self._clock()
+        placement = await self._serving.reception.admit(self._order.fleet, self._errand)
+        waited_s = self._clock() - began_s
         self._queued_s += waited_s
         self._ledger.observe("queue", waited_s)
         return placement
@@ -176,11 +175,12 @@ class Call:
         failure.worker.note_failure(now_s)
         self._ledger.count_retry(leg)
 
-    def _count_split(self, is_remote: bool) -> None:
+    def _count_split(self, placement: Placement, *, is_remote: bool) -> None:
+        """Only local prefill that nobody wanted speaks against the fleet's disaggregation."""
         fleet = self._order.fleet
         if is_remote:
             fleet.remote_prefills += 1
-        elif fleet.spec.has_prefill and self._order.ask.whole_reason is None:
+        elif placement.reason in UNWANTED_LOCAL:
             fleet.local_prefills += 1
 
     # --- prefill leg --------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Call:
         tries = 0
         while placement.prefill is not None:
             try:
-                result = await self._with_bearers(partial(self._prefill_once, placement.prefill.worker))
+                result = await self._with_bearers(partial(self._prefill_once, placement.prefill))
             except LegError as failure:
                 self._charge(failure, "prefill")
                 tries += 1
@@ -216,13 +216,14 @@ class Call:
             raise UpstreamFailedError("Prefill failed, and kvTransfer.onPrefillFailure is Fail.", code="prefill_failed")
         placement.replace_prefill(claim, "remote" if claim is not None else "prefill_failed")
 
-    async def _prefill_once(self, worker: Worker, bearer: str | None) -> PrefillResult:
-        order, serving = self._order, self._serving
+    async def _prefill_once(self, claim: Claim, bearer: str | None) -> PrefillResult:
+        order, serving, worker = self._order, self._serving, claim.worker
         body = build_prefill_body(self._ask, order.fleet.spec.served_name)
         leg_id, headers = self._next_leg("p", bearer)
         timeout_s = serving.rules.prefill_timeout_s(self._errand.tokens)
         self._lease = (worker, leg_id)
         is_alone = worker.running == 1
+        ahead_tokens = worker.backlog_tokens - claim.tokens
         began_s = self._clock()
         try:
             result = await run_prefill(serving.pool, worker, self._ask.api, headers, body, timeout_s)
@@ -231,15 +232,16 @@ class Call:
                 self._lease = None
             self._release_lease()
             raise
-        self._prefill_ended_s = self._clock()
-        self._learn(worker, result, self._prefill_ended_s - began_s, is_alone=is_alone and worker.running == 1)
+        self._prefill_ended_s = now_s = self._clock()
+        is_alone = is_alone and worker.running == 1
+        self._ledger.observe("prefill", now_s - began_s)
+        self._ledger.demand.prefilled(now_s, now_s - began_s if is_alone else None)
+        learn_prefill(order.fleet, self._errand, worker, result.counts, ahead_tokens, (began_s, now_s))
+        self._take(worker, result)
         return result
 
-    def _learn(self, worker: Worker, result: PrefillResult, elapsed_s: float, *, is_alone: bool) -> None:
-        self._ledger.observe("prefill", elapsed_s)
+    def _take(self, worker: Worker, result: PrefillResult) -> None:
         worker.note_success()
-        if is_alone:
-            worker.rate.observe(result.computed_tokens, elapsed_s)
         if result.kv_transfer_params is None:
             self._lease = None
         else:
@@ -262,7 +264,12 @@ class Call:
             request = encode_request(b"POST", self._ask.api.target, worker.endpoint.authority, headers, body)
             return await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
 
-        answer = await self._with_bearers(open_with)
+        self._ledger.demand.hold(self._clock())
+        try:
+            answer = await self._with_bearers(open_with)
+        except LegError:
+            self._ledger.demand.let_go(self._clock())
+            raise
         try:
             return await self._relay(answer, placement)
         except UpstreamError as error:
@@ -270,6 +277,7 @@ class Call:
                 raise LegError(worker, str(error)) from error
             return self._go_on(worker, error)
         finally:
+            self._ledger.demand.let_go(self._clock())
             answer.close()
 
     def _go_on(self, worker: Worker, error: UpstreamError) -> Outcome:
@@ -307,24 +315,30 @@ class Call:
         if answer.head.status != 200:
             await answer.pass_on(self._writer, headers)
             return Outcome.REJECTED
+        batch_before = worker.running
         relayed = await answer.relay(
             self._writer,
             headers,
             self._ask,
             self._trail,
-            on_first=lambda: self._on_first(worker),
+            on_first=lambda: self._on_first(placement),
             on_event=lambda: self._ledger.mark_token(self._clock()),
         )
         worker.note_success()
         usage = relayed.usage
         self._ledger.count_usage(self._trail.whole_usage(usage) if self._trail is not None and usage else usage)
+        learn_decode(worker, (batch_before + worker.running) / 2, self._ledger.tpot_s(), self._clock())
         return Outcome.ENGINE_ERROR if relayed.has_error else Outcome.OK
 
-    def _on_first(self, worker: Worker) -> None:
+    def _on_first(self, placement: Placement) -> None:
+        worker = placement.decode.worker
         self._lease = None  # pulled, or given up by the decode worker itself
         self._serving.catalog.index.insert(self._errand.blocks, worker.bit)
-        if self._prefill_ended_s is not None:
-            self._ledger.observe("transfer_gap", self._clock() - self._prefill_ended_s)
+        if self._prefill_ended_s is not None and placement.prefill is not None:
+            now_s = self._clock()
+            gap_s = now_s - self._prefill_ended_s
+            self._ledger.observe("transfer_gap", gap_s)
+            learn_transfer(self._errand, placement.prefill.worker, worker, gap_s, now_s)
 
     # --- both legs ----------------------------------------------------------------------------------------------
 

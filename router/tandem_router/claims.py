@@ -17,16 +17,18 @@ class Claim:
         self.tokens = tokens
         self._on_release = on_release
         self._held = True
-        worker.running += 1
-        worker.backlog_tokens += tokens
+        worker.claimed += 1
+        worker.claimed_tokens += tokens
+        worker.ejection.note_given()
 
     def release(self) -> None:
         """The request has left the worker; more than once does nothing more."""
         if not self._held:
             return
         self._held = False
-        self.worker.running -= 1
-        self.worker.backlog_tokens -= self.tokens
+        self.worker.claimed -= 1
+        self.worker.claimed_tokens -= self.tokens
+        self.worker.ejection.note_unknown()  # does nothing where the leg's end has told
         self._on_release()
 
 

@@ -6,9 +6,21 @@ from dataclasses import dataclass
 from tandem_router.apis.served import BY_PATH
 from tandem_router.ask import parse_ask
 from tandem_router.call import Call, Order, Serving
+from tandem_router.demand.account import DemandAccount
+from tandem_router.demand.recorder import DemandRecorder
+from tandem_router.errand import Standing
 from tandem_router.fleets import model_not_found
 from tandem_router.gateway.service import Gateway
-from tandem_router.headers import REQUEST_ID, TIMEOUT_MS, engine_headers, parse_timeout_s, require_json
+from tandem_router.headers import (
+    REQUEST_ID,
+    SLO_TPOT_MS,
+    SLO_TTFT_MS,
+    TIMEOUT_MS,
+    engine_headers,
+    parse_seconds,
+    parse_timeout_s,
+    require_json,
+)
 from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.ledger import Outcome, RequestLedger
@@ -22,6 +34,7 @@ class CompletionService:
     serving: Serving
     metrics: Metrics
     gateway: Gateway
+    demand: DemandRecorder
 
     async def handle(self, request: Request, writer: ResponseWriter) -> None:
         """Answer one request at the path of one of the served APIs.
@@ -39,13 +52,18 @@ class CompletionService:
         fleet = self.serving.catalog.resolve(ask.model)
         headers = engine_headers(request.headers)
         timeout_s = parse_timeout_s(request.header(TIMEOUT_MS), fleet.spec.request_timeout_s)
+        targets = [parse_seconds(name, request.header(name)) for name in (SLO_TTFT_MS, SLO_TPOT_MS)]
         visit = self.gateway.enter(principal, ask.prompt_tokens)  # last of all: what is refused is not charged
         request_id = request.header(REQUEST_ID)
-        await self._serve(Order(ask, fleet, headers, request_id, started_s, started_s + timeout_s, visit), writer)
+        tenant = principal.tenant
+        standing = Standing(tenant.name, tenant.priority, tenant.weight, visit.index_seed, *targets)
+        deadline_s = started_s + timeout_s
+        await self._serve(Order(ask, fleet, headers, request_id, started_s, deadline_s, visit, standing), writer)
 
     async def _serve(self, order: Order, writer: ResponseWriter) -> None:
         clock, fleet = self.serving.pool.loop.time, order.fleet
-        ledger = RequestLedger(self.metrics.of(fleet.spec.served_name), order.started_s)
+        demand = DemandAccount(self.demand.book(fleet.spec.uid), self.demand, order.started_s, order.standing)
+        ledger = RequestLedger(self.metrics.of(fleet.spec.served_name), demand, order.started_s)
         outcome = Outcome.INTERNAL
         try:
             outcome = await Call(self.serving, order, ledger, writer).run()

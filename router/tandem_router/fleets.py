@@ -1,23 +1,28 @@
 """The fleets that this router serves, and what it knows of each worker at this moment."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tandem_api.worker import KVCounters, WorkerState
-from tandem_router.admission import AdmissionQueue
+from tandem_router.admission import AdmissionQueue, QueueLimits
 from tandem_router.claims import Placement
 from tandem_router.errors import ModelNotFoundError, UnavailableError
 from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
+from tandem_router.policy.ejection import Ejection
+from tandem_router.policy.hit_trust import HitTrust
+from tandem_router.policy.learned import WorkerFits
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
-from tandem_router.policy.rates import RateEstimate
 from tandem_router.policy.revisions import Readiness
+from tandem_router.policy.token_ratio import TokenRatio
 from tandem_router.recent import RecentWindow
 from tandem_router.snapshot import FleetSpec, Snapshot, WorkerSpec
 
 ALIVE_S = 3.5  # a worker whose state could not be read for this long is not used
 STALL_S = 120.0  # an answer that has begun and is this silent is given up even if its worker seems alive
-AVOID_FIRST_S = 0.5
-AVOID_MAX_S = 10.0
+PREFILL_WINDOW_TOKENS = 16_384  # on one prefill worker: a step that runs and one that waits; the rest waits here
+WARM_UP_S = 30.0
+COLD_WARMTH = 0.25  # a worker that has just come looks four times as dear, so that it is not run over
+ADAPTERS_REMEMBERED = 8
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,18 @@ class Capacity:
     """Bounds of what the router keeps."""
 
     default_slots: int = 256
-    queue_limit: int = 1024
+    queue: QueueLimits = field(default_factory=QueueLimits)
     index_blocks: int = 65_536
 
 
 class Worker:
-    """One worker. `inflight` and `backlog_tokens` change only through `claims.Claim`."""
+    """One worker. What is claimed of it changes only through `claims.Claim`.
+
+    Attributes:
+        claimed, claimed_tokens: this router's requests on it.
+        peer_running, peer_tokens: those of other routers, as they told.
+        allotted: slots of it that this router may use; None: all.
+    """
 
     def __init__(self, spec: WorkerSpec, bit: int, default_slots: int) -> None:
         self.spec = spec
@@ -38,13 +49,19 @@ class Worker:
         self.endpoint = Endpoint(spec.address, spec.http_port)
         self.state: WorkerState | None = None
         self.seen_s: float | None = None
-        self.running = 0
-        self.backlog_tokens = 0
-        self.rate = RateEstimate()
+        self.claimed = 0
+        self.claimed_tokens = 0
+        self.peer_running = 0
+        self.peer_tokens = 0
+        self.allotted: int | None = None
+        self.fits = WorkerFits()
+        self.hit_trust = HitTrust()
+        self.ejection = Ejection()
+        self.warmth = 1.0
         self.exchanges: set[Exchange] = set()
+        self._adapters: dict[str, None] = {}
         self._default_slots = default_slots
-        self._failures = 0
-        self._avoid_until_s = 0.0
+        self._first_usable_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -67,9 +84,56 @@ class Worker:
         return (self.state.slots if self.state is not None else 0) or self._default_slots
 
     @property
-    def tokens_per_s(self) -> float | None:
-        """Learned prefill rate."""
-        return self.rate.tokens_per_s
+    def running(self) -> int:
+        """Requests on it, over all routers."""
+        return self.claimed + self.peer_running
+
+    @property
+    def backlog_tokens(self) -> int:
+        """Prompt tokens of these that are to be prefilled, or in its KV cache."""
+        return self.claimed_tokens + self.peer_tokens
+
+    @property
+    def has_slot(self) -> bool:
+        """This router may start another request there."""
+        allotted = self.allotted
+        if self.claimed >= (self.slots if allotted is None else allotted):
+            return False
+        return self.spec.role != "prefill" or self.claimed_tokens + self.peer_tokens < PREFILL_WINDOW_TOKENS
+
+    @property
+    def topology(self) -> str:
+        """Domain within which KV moves fast."""
+        return self.spec.topology
+
+    @property
+    def trust(self) -> float:
+        """How far the prefix index is right about it."""
+        return self.hit_trust.share
+
+    def given_up(self, prefill: "Worker") -> bool:
+        """It fetches no KV from that prefill worker for a while: too many fetches have failed."""
+        return self.state is not None and prefill.spec.address in self.state.circuits_open
+
+    def has_adapter(self, name: str) -> bool:
+        """The LoRA adapter was used there of late."""
+        return name in self._adapters
+
+    def note_adapter(self, name: str) -> None:
+        """The LoRA adapter is used there."""
+        self._adapters.pop(name, None)
+        self._adapters[name] = None
+        if len(self._adapters) > ADAPTERS_REMEMBERED:
+            del self._adapters[next(iter(self._adapters))]
+
+    def warm_up(self, now_s: float) -> None:
+        """Let it count for more the longer it has been usable; call every second."""
+        if self._first_usable_s is None:
+            if not self.is_usable(now_s):
+                return
+            self._first_usable_s = now_s
+        share = min(1.0, (now_s - self._first_usable_s) / WARM_UP_S)
+        self.warmth = COLD_WARMTH + (1.0 - COLD_WARMTH) * share
 
     @property
     def instance(self) -> str:
@@ -93,18 +157,22 @@ class Worker:
         return self.state is None or (self.state.ready and not self.state.draining)
 
     def is_avoided(self, now_s: float) -> bool:
-        """It failed a moment ago."""
-        return now_s < self._avoid_until_s
+        """It failed a moment ago, or is being tried again with one request."""
+        return self.ejection.is_open(now_s)
 
     def note_failure(self, now_s: float) -> None:
-        """A leg failed through its fault: avoid it for a time that doubles with each failure in a row."""
-        self._avoid_until_s = now_s + min(AVOID_MAX_S, AVOID_FIRST_S * 2**self._failures)
-        self._failures = min(self._failures + 1, 8)
+        """A leg failed through its fault."""
+        self.ejection.note_failure(now_s)
 
     def note_success(self) -> None:
         """A leg succeeded."""
-        self._failures = 0
-        self._avoid_until_s = 0.0
+        self.ejection.note_success()
+
+    def forget_start(self) -> None:
+        """Its engine restarted: what was on it is gone, and it is cold."""
+        self.hit_trust = HitTrust()
+        self._adapters.clear()
+        self._first_usable_s = None
 
     def fail_silent(self, now_s: float) -> None:
         """Give up its exchanges that have been silent for too long, unless it is we who do not read.
@@ -125,7 +193,8 @@ class Fleet:
     def __init__(self, spec: FleetSpec, capacity: Capacity) -> None:
         self.spec = spec
         self.workers: dict[str, Worker] = {}  # by uid
-        self.queue: AdmissionQueue[Placement] = AdmissionQueue(capacity.queue_limit)
+        self.queue: AdmissionQueue[Placement] = AdmissionQueue(capacity.queue)
+        self.token_ratio = TokenRatio()
         self.index_seed = seed_of(spec.uid)
         self.remote_prefills = 0
         self.local_prefills = 0
@@ -145,6 +214,11 @@ class Fleet:
         """There is a worker that can answer."""
         return any(not worker.is_prefill for worker in self.usable(now_s))
 
+    @property
+    def is_dormant(self) -> bool:
+        """There is no worker, and by its spec there will be none."""
+        return self.spec.is_dormant and not self.workers
+
     def kv_totals(self) -> KVCounters:
         """KV moved by all workers of this fleet since this router started; never falls when a worker leaves."""
         states = [worker.state.kv for worker in self.workers.values() if worker.state is not None]
@@ -155,6 +229,7 @@ class Fleet:
         restarted = worker.state is not None and worker.state.instance != state.instance
         if restarted:
             self.retire_counters(worker)
+            worker.forget_start()
         worker.state, worker.seen_s = state, now_s
         return restarted
 

@@ -5,12 +5,15 @@ from tandem_router.http1.messages import HOP_BY_HOP, Headers, end_to_end
 
 REQUEST_ID = b"x-request-id"
 TIMEOUT_MS = b"x-request-timeout-ms"
+SLO_TTFT_MS = b"x-slo-ttft-ms"
+SLO_TPOT_MS = b"x-slo-tpot-ms"
 SERVED_BY = b"x-served-by"
 
 _REFUSED_PREFIXES = (b"x-tandem-", b"x-data-parallel-", b"x-gateway-destination-")
 _REFUSED = frozenset((b"x-prefiller-host-port", b"x-prefiller-hosts-ports", b"x-kv-transfer-params"))
 _NOT_FORWARDED = HOP_BY_HOP | {
     b"host", b"content-length", b"authorization", b"x-api-key", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS,
+    SLO_TTFT_MS, SLO_TPOT_MS,
 }  # fmt: skip
 _NOT_ANSWERED = HOP_BY_HOP | {b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY}
 
@@ -66,9 +69,19 @@ def parse_timeout_s(value: bytes | None, limit_s: float) -> float:
     Raises:
         BadRequestError: not a positive number of milliseconds.
     """
+    asked_s = parse_seconds(TIMEOUT_MS, value)
+    return limit_s if asked_s is None else min(limit_s, asked_s)
+
+
+def parse_seconds(name: bytes, value: bytes | None) -> float | None:
+    """Seconds out of a header of milliseconds; None where the client did not send it.
+
+    Raises:
+        BadRequestError: not a positive whole number.
+    """
     if value is None:
-        return limit_s
+        return None
     if not value.isdigit() or len(value) > 12 or int(value) == 0:
-        name = TIMEOUT_MS.decode()
-        raise BadRequestError(f"The header {name} must be a positive whole number.", code="invalid_header", param=name)
-    return min(limit_s, int(value) / 1000)
+        text = name.decode()
+        raise BadRequestError(f"The header {text} must be a positive whole number.", code="invalid_header", param=text)
+    return int(value) / 1000

@@ -1,11 +1,15 @@
 """The internal listener: what the operator reads. Every request needs the bearer token."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
-from tandem_api.router import FLEETS_PATH, FleetReport, RouterReport
+from tandem_api.router import DEMAND_PATH, FLEETS_PATH, FleetReport, RouterReport
 from tandem_router import jsontext
-from tandem_router.errors import UnauthorizedError
+from tandem_router.decision_log import DecisionLog
+from tandem_router.demand.levels import build_levels
+from tandem_router.demand.recorder import DemandRecorder
+from tandem_router.errors import BadRequestError, ModelNotFoundError, UnauthorizedError
 from tandem_router.fleets import Catalog, Fleet
 from tandem_router.gateway.service import Gateway
 from tandem_router.http1.messages import Request
@@ -16,6 +20,8 @@ from tandem_router.refusal import JSON_TYPE
 from tandem_router.routes import READ, Routes
 
 USAGE_PATH = "/internal/v1/usage"
+DECISIONS_PATH = "/internal/v1/decisions"
+DECISIONS_SHOWN = 50
 
 
 @dataclass
@@ -28,12 +34,16 @@ class InternalListener:
     replica: str
     clock: Callable[[], float]
     gateway: Gateway
+    demand: DemandRecorder
+    decisions: DecisionLog
 
     def routes(self) -> Routes:
         """The table of paths."""
         routes = Routes(self.metrics)
         routes.add(READ, FLEETS_PATH, self._fleets)
         routes.add(READ, USAGE_PATH, self._usage)
+        routes.add(READ, DEMAND_PATH, self._demand)
+        routes.add(READ, DECISIONS_PATH, self._decisions)
         return routes
 
     async def _fleets(self, request: Request, writer: ResponseWriter) -> None:
@@ -45,10 +55,53 @@ class InternalListener:
         self._require_token(request)
         writer.send(200, [JSON_TYPE], jsontext.dumps({"replica": self.replica, **self.gateway.usage()}))
 
+    async def _demand(self, request: Request, writer: ResponseWriter) -> None:
+        self._require_token(request)
+        options = parse_qs(request.query.decode("latin-1"))
+        fleet = self._named_fleet(options)
+        levels = [build_levels(one, self.demand) for one in self.catalog.fleets.values()]
+        only = None if fleet is None else fleet.spec.uid
+        answer = self.demand.answer(self.replica, parse_whole(options, "cursor", 0), levels, only)
+        writer.send(200, [JSON_TYPE], jsontext.dumps(answer))
+
+    async def _decisions(self, request: Request, writer: ResponseWriter) -> None:
+        self._require_token(request)
+        options = parse_qs(request.query.decode("latin-1"))
+        fleet = self._named_fleet(options)
+        number = parse_whole(options, "number", 0) or None
+        found = self.decisions.newest(fleet.key if fleet is not None else None, number, DECISIONS_SHOWN)
+        writer.send(200, [JSON_TYPE], jsontext.dumps({"replica": self.replica, "decisions": found}))
+
+    def _named_fleet(self, options: Mapping[str, list[str]]) -> Fleet | None:
+        """The fleet of `?fleet=namespace/name`, None without it.
+
+        Raises:
+            ModelNotFoundError: there is none of this name.
+        """
+        name = options.get("fleet", [None])[0]
+        if name is None:
+            return None
+        for fleet in self.catalog.fleets.values():
+            if fleet.key == name:
+                return fleet
+        raise ModelNotFoundError("There is no such fleet: give fleet=namespace/name.", code="fleet_not_found")
+
     def _require_token(self, request: Request) -> None:
         scheme, _, shown = (request.header(b"authorization") or b"").decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not self.keys.is_internal_token(shown.strip()):
             raise UnauthorizedError("The bearer token is missing or wrong.", code="unauthorized")
+
+
+def parse_whole(options: Mapping[str, list[str]], name: str, default: int) -> int:
+    """A whole number of a query.
+
+    Raises:
+        BadRequestError: it is none.
+    """
+    text = options.get(name, [str(default)])[0]
+    if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or len(text) > 18:
+        raise BadRequestError(f"{name} must be a whole number.", code="invalid_query", param=name)
+    return int(text)
 
 
 def build_report(catalog: Catalog, replica: str, now_s: float) -> RouterReport:

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
+from tandem_router.demand.account import DemandAccount
 from tandem_router.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -32,6 +33,13 @@ class Outcome(StrEnum):
     INTERNAL = "internal"
 
 
+FAILED = frozenset(
+    (
+        Outcome.SHED, Outcome.UNAVAILABLE, Outcome.UPSTREAM_FAILED, Outcome.ENGINE_ERROR, Outcome.BROKEN,
+        Outcome.DEADLINE, Outcome.INTERNAL,
+    )
+)  # fmt: skip
+
 _OUTCOMES: tuple[tuple[type[RequestError], Outcome], ...] = (
     (BadRequestError, Outcome.BAD_REQUEST),
     (OverloadedError, Outcome.SHED),
@@ -50,10 +58,11 @@ def outcome_of(error: RequestError) -> Outcome:
 class RequestLedger:
     """Account of one request of one model. Times are seconds of one monotonic clock."""
 
-    __slots__ = ("_metrics", "_started_s", "counts", "first_token_s", "last_token_s", "outcome")
+    __slots__ = ("_metrics", "_started_s", "counts", "demand", "first_token_s", "last_token_s", "outcome")
 
-    def __init__(self, metrics: ModelMetrics, started_s: float) -> None:
+    def __init__(self, metrics: ModelMetrics, demand: DemandAccount, started_s: float) -> None:
         self._metrics = metrics
+        self.demand = demand
         self._started_s = started_s
         self.counts = TokenCounts()
         self.first_token_s: float | None = None
@@ -78,18 +87,27 @@ class RequestLedger:
         if self.first_token_s is None:
             self.first_token_s = now_s
         self.last_token_s = now_s
+        self.demand.produce()
 
     def count_usage(self, usage: dict[str, Any] | None) -> None:
         """Take the engine's own token counts; TPOT follows from them."""
         if usage is None:
             return
         counts = self.counts = read_counts(usage)
-        tokens, completion = self._metrics.tokens, counts.completion
+        tokens = self._metrics.tokens
         tokens["prompt"] += counts.prompt
         tokens["cached"] += counts.cached
-        tokens["completion"] += completion
-        if completion > 1 and self.first_token_s is not None and self.last_token_s is not None:
-            self.observe("tpot", (self.last_token_s - self.first_token_s) / (completion - 1))
+        tokens["completion"] += counts.completion
+        tpot_s = self.tpot_s()
+        if tpot_s is not None:
+            self.observe("tpot", tpot_s)
+
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first; None for fewer than two tokens."""
+        completion = self.counts.completion
+        if completion < 2 or self.first_token_s is None or self.last_token_s is None:
+            return None
+        return (self.last_token_s - self.first_token_s) / (completion - 1)
 
     def finish(self, outcome: Outcome, now_s: float) -> None:
         """Close the account.
@@ -102,7 +120,9 @@ class RequestLedger:
         self.outcome = outcome
         self._metrics.inflight -= 1
         self._metrics.outcomes[outcome] += 1
+        ttft_s = None if self.first_token_s is None else self.first_token_s - self._started_s
+        self.demand.close(now_s, self.counts, is_failed=outcome in FAILED, ttft_s=ttft_s, tpot_s=self.tpot_s())
         if outcome is Outcome.OK:
             self.observe("e2e", now_s - self._started_s)
-            if self.first_token_s is not None:
-                self.observe("ttft", self.first_token_s - self._started_s)
+            if ttft_s is not None:
+                self.observe("ttft", ttft_s)

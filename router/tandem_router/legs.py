@@ -11,7 +11,9 @@ from tandem_router.fleets import Worker
 from tandem_router.http1.exchange import ConnectError, UpstreamError
 from tandem_router.http1.messages import Headers, Response, encode_request
 from tandem_router.http1.outbound import UpstreamPool
+from tandem_router.token_counts import TokenCounts, read_counts
 
+NOTHING_COUNTED = TokenCounts()
 RETRIABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
 UNAUTHORIZED = 401  # the token is ours, not the client's: another of ours may fit, and no client is told
 RELEASE_PATH = b"/tandem/v1/leases:release"
@@ -40,11 +42,11 @@ class PrefillResult:
 
     Attributes:
         kv_transfer_params: given verbatim to the decode worker; None when the prefill worker kept nothing.
-        computed_tokens: prompt tokens that were not in its cache.
+        counts: the engine's; zeros if it did not tell.
     """
 
     kv_transfer_params: Mapping[str, Any] | None
-    computed_tokens: int = 0
+    counts: TokenCounts = NOTHING_COUNTED
 
 
 async def run_prefill(
@@ -81,17 +83,8 @@ def read_prefill(worker: Worker, answer: Response, api: Api) -> PrefillResult:
         params = fields.get("kv_transfer_params")
     except (jsontext.JSONDecodeError, AttributeError):
         raise LegError(worker, "the answer is not a completion", status=status) from None
-    return PrefillResult(params if isinstance(params, dict) else None, computed_tokens(api.read_usage(fields)))
-
-
-def computed_tokens(usage: object) -> int:
-    """Prompt tokens of `usage` that were computed, not found in the cache."""
-    if not isinstance(usage, dict):
-        return 0
-    details = usage.get("prompt_tokens_details") or {}
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    total = usage.get("prompt_tokens")
-    return max(0, total - (cached or 0)) if isinstance(total, int) and isinstance(cached, int | None) else 0
+    counts = read_counts(api.read_usage(fields) or {})
+    return PrefillResult(params if isinstance(params, dict) else None, counts)
 
 
 async def release_lease(pool: UpstreamPool, worker: Worker, bearers: Iterable[str | None], transport_id: str) -> None:

@@ -31,6 +31,7 @@ class Settings:
     max_body_bytes: int
     default_slots: int
     queue_limit: int
+    queue_tokens: int
     index_blocks: int
     min_remote_tokens: int
     retries: int
@@ -130,6 +131,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-body-bytes", type=int, default=16 * 1024 * 1024, metavar="N", help="of a request")
     group.add_argument("--default-slots", type=int, default=256, metavar="N", help="of workers that do not tell theirs")
     group.add_argument("--queue-limit", type=int, default=1024, metavar="N", help="waiting requests per fleet")
+    group.add_argument(
+        "--queue-tokens", type=int, default=8_000_000, metavar="N", help="prompt tokens that may wait per fleet"
+    )
     group.add_argument("--index-blocks", type=int, default=65_536, metavar="N", help="prefix blocks of 256 bytes kept")
     group.add_argument(
         "--min-remote-tokens",
@@ -176,6 +180,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         max_body_bytes=given.max_body_bytes,
         default_slots=given.default_slots,
         queue_limit=given.queue_limit,
+        queue_tokens=given.queue_tokens,
         index_blocks=given.index_blocks,
         min_remote_tokens=given.min_remote_tokens,
         retries=given.retries,

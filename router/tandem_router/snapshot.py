@@ -19,6 +19,7 @@ class WorkerSpec:
         admin_port: where its state is asked; None for an engine without Tandem's worker, taken for alive.
         ready: Kubernetes calls it ready.
         created: RFC 3339 time, comparable as text.
+        topology: domain within which KV moves fast (a zone, a rack); empty: unknown.
     """
 
     name: str
@@ -31,6 +32,7 @@ class WorkerSpec:
     ready: bool = True
     terminating: bool = False
     created: str = ""
+    topology: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class FleetSpec:
     Attributes:
         has_prefill: requests are meant to be split into prefill and decode.
         weights: (kv-revision, percent) from status; empty: the newest that is ready.
+        ttft_target_s, tpot_target_s: objectives; None: there is none.
+        isolated_factor: a prompt may take so many times its prefill alone, if that is more than the target.
+        is_dormant: it has no workers and by its spec will get none: nobody is to wait for them.
+        startup_s: measured time until a new worker serves; None: unknown.
         token_file: bearer of the engines, for static fleets; None: derived from the router key.
     """
 
@@ -55,6 +61,11 @@ class FleetSpec:
     request_timeout_s: float = 1800.0
     continuation: Continuation = "Off"
     weights: tuple[tuple[str, int], ...] = ()
+    ttft_target_s: float | None = None
+    tpot_target_s: float | None = None
+    isolated_factor: float = 1.0
+    is_dormant: bool = False
+    startup_s: float | None = None
     token_file: str | None = None
     workers: tuple[WorkerSpec, ...] = ()
 

@@ -13,6 +13,7 @@ from tandem_router.snapshot import FleetSpec, RoleName, Snapshot, WorkerSpec
 
 LOG = logging.getLogger(__name__)
 ROLES = frozenset(get_args(RoleName))
+ZONE = "topology.kubernetes.io/zone"  # the API server copies it from the node to its pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
         LOG.error("InferenceDeployment %s/%s not understood: %s", metadata["namespace"], metadata["name"], error)
         return None
     spec, status = resource.spec, resource.status
+    ttft, tpot = (spec.objectives.ttft, spec.objectives.tpot) if spec.objectives is not None else (None, None)
     return FleetSpec(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -45,6 +47,9 @@ def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
         queue_timeout_s=spec.routing.queue_timeout_seconds,
         request_timeout_s=spec.routing.request_timeout_seconds,
         continuation=spec.routing.continuation,
+        ttft_target_s=ttft.seconds if ttft is not None else None,
+        tpot_target_s=tpot.seconds if tpot is not None else None,
+        is_dormant=spec.autoscaling.mode == "Fixed" and spec.decode.replicas == 0,
         weights=tuple((one.kv_revision, one.traffic_percent) for one in status.revisions) if status else (),
     )
 
@@ -70,6 +75,7 @@ def parse_pod(item: dict[str, Any]) -> PodRecord | None:
             ready=is_ready(status),
             terminating="deletionTimestamp" in metadata,
             created=metadata.get("creationTimestamp", ""),
+            topology=tags.get(ZONE, ""),
         ),
     )
 

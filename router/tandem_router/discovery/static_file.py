@@ -34,6 +34,7 @@ class StaticWorker(_Entry):
     http_port: int = labels.HTTP_PORT
     admin_port: int | None = Field(labels.ADMIN_PORT, description="null: an engine without tandem-worker.")
     kv_revision: str = "static"
+    topology: str = Field("", description="Domain within which KV moves fast, such as a zone or a rack.")
 
 
 class StaticFleet(_Entry):
@@ -48,6 +49,8 @@ class StaticFleet(_Entry):
     queue_timeout_seconds: Annotated[float | None, Field(ge=0)] = None
     request_timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
     continuation: Continuation = "Off"
+    ttft_seconds: Annotated[float | None, Field(gt=0, description="Objective for the first token.")] = None
+    tpot_seconds: Annotated[float | None, Field(gt=0, description="Objective for each further token.")] = None
     workers: tuple[StaticWorker, ...] = ()
 
     def to_spec(self) -> FleetSpec:
@@ -62,6 +65,8 @@ class StaticFleet(_Entry):
             queue_timeout_s=self.queue_timeout_seconds,
             request_timeout_s=self.request_timeout_seconds,
             continuation=self.continuation,
+            ttft_target_s=self.ttft_seconds,
+            tpot_target_s=self.tpot_seconds,
             token_file=self.token_file,
             workers=tuple(self._worker_spec(worker) for worker in self.workers),
         )

@@ -1,52 +1,24 @@
-"""Chooses the (prefill, decode) pair of one request: filter → score → pick (DESIGN §10, first version).
+"""Chooses the (prefill, decode) pair of one request: filter → score → pair (DESIGN §10). Costs: `policy.costs`."""
 
-Cost of a prefill worker p, once the rates of all candidates are learned:
-
-    (backlog_p + L − hit_p) / rate_p                                          seconds
-
-and, until then, LMetric's product (OSDI'26), which has no weights to tune:
-
-    (backlog_p + L − hit_p) · (running_p + 1)
-
-Decode worker d: (L − hit_d + STEP_TOKENS) · (running_d + 1) / slots_d: what must be transferred or computed there,
-times its batch. L, hits and backlog are tokens; `running` is this router's own count.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from tandem_router.policy.prefix_index import BLOCK_BYTES
+from tandem_router.policy.costs import (
+    Candidate,
+    Want,
+    decode_costs,
+    local_s,
+    missing_tokens,
+    prefill_costs,
+    transfer_s,
+)
 
-STEP_TOKENS = 256  # weight of a decode slot against tokens to transfer
 NEAR_TIE = 1.05
 CAP_FACTOR = 1.25  # affinity may load a worker up to this much over the mean…
 CAP_SLACK_TOKENS = 4096  # …and this much more, so that small counts are no imbalance
-TOKENS_PER_BLOCK = BLOCK_BYTES // 4
-
-
-class Candidate(Protocol):
-    """What the policy sees of a worker.
-
-    Attributes:
-        bit: its bit in the prefix index.
-        running: requests of this router on it.
-        backlog_tokens: their prompt tokens not yet known to be prefilled (prefill), or in its KV cache (decode).
-        slots: requests that it runs at once.
-        tokens_per_s: learned prefill rate, None while unknown.
-    """
-
-    @property
-    def bit(self) -> int: ...
-    @property
-    def running(self) -> int: ...
-    @property
-    def backlog_tokens(self) -> int: ...
-    @property
-    def slots(self) -> int: ...
-    @property
-    def tokens_per_s(self) -> float | None: ...
-
+LOCAL_MAX_TOKENS = 2048  # longer prompts are prefilled locally only if a good part of them is held there
+LOCAL_MIN_HIT = 0.3
 
 W = TypeVar("W", bound=Candidate)
 T = TypeVar("T")
@@ -73,62 +45,80 @@ class Pair(Generic[T]):
     reason: str
 
 
-def decide_decode(tokens: int, decodes: Sequence[W], hits: Mapping[int, int], draw: float) -> W | None:
-    """The decode worker with a free slot and the least cost; None when none has a free slot.
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Nothing can start the request now; `role` is what it waits for."""
+
+    role: Literal["prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices(Generic[W]):
+    """Workers that may be chosen for one request.
+
+    Attributes:
+        whole_reason: why prefill and decode must stay on one worker; None: they may part.
+        must_split: rather wait than prefill on the decode worker.
+    """
+
+    prefills: Sequence[W]
+    decodes: Sequence[W]
+    whole_reason: str | None = None
+    must_split: bool = False
+
+
+def decide_pair(
+    want: Want, choices: Choices[W], hits: Mapping[int, int], rules: PairingRules, draw: float
+) -> Pair[W] | Busy:
+    """The pair of least cost among workers that can start now.
 
     Args:
-        tokens: length of the prompt.
-        hits: leading blocks that a worker holds, by its bit.
+        hits: leading blocks of the prompt that a worker holds, by its bit.
         draw: a number in [0, 1) that breaks near ties.
     """
-    free = with_free_slot(decodes)
-    return pick(free, decode_costs(tokens, free, hits), draw) if free else None
+    decodes = with_free_slot(choices.decodes)
+    if not decodes:
+        return Busy("decode")
+    costs, is_seconds = decode_costs(want, decodes, hits)
+    if choices.whole_reason is not None:
+        return Pair(None, pick(decodes, costs, draw), choices.whole_reason)
+    prefills = under_affinity_cap(want.tokens, with_free_slot(choices.prefills))
+    if not prefills:
+        if choices.prefills or choices.must_split:
+            return Busy("prefill")
+        return Pair(None, pick(decodes, costs, draw), "no_prefill_worker")
+    heads, is_head_seconds = prefill_costs(want, prefills, hits)
+    if is_seconds and is_head_seconds:
+        return _join(want, (prefills, heads), (decodes, costs), hits, rules, draw)
+    decode = pick(decodes, costs, draw)
+    if is_nearly_held(want, decode, hits, rules):
+        return Pair(None, decode, "cached")
+    return Pair(pick(prefills, heads, draw), decode, "remote")
 
 
-def decide_prefill(tokens: int, prefills: Sequence[W], hits: Mapping[int, int], draw: float) -> W | None:
-    """The prefill worker with a free slot and the least cost; None when none has a free slot."""
-    free = under_affinity_cap(tokens, with_free_slot(prefills))
-    return pick(free, prefill_costs(tokens, free, hits), draw) if free else None
+def decide_prefill(want: Want, prefills: Sequence[W], hits: Mapping[int, int], draw: float) -> W | None:
+    """Another prefill worker for a pair whose first has failed; None when none has a free slot."""
+    free = under_affinity_cap(want.tokens, with_free_slot(prefills))
+    return pick(free, prefill_costs(want, free, hits)[0], draw) if free else None
 
 
-def is_local_better(tokens: int, decode: Candidate, hits: Mapping[int, int], rules: PairingRules) -> bool:
+def is_nearly_held(want: Want, decode: Candidate, hits: Mapping[int, int], rules: PairingRules) -> bool:
     """The decode worker holds nearly all of the prompt already: nothing is worth moving."""
-    hit = hits.get(decode.bit, 0)
-    return hit > 0 and tokens - hit * TOKENS_PER_BLOCK <= rules.min_remote_tokens
+    return hits.get(decode.bit, 0) > 0 and missing_tokens(want, decode, hits) <= rules.min_remote_tokens
 
 
-def with_free_slot(workers: Sequence[W]) -> list[W]:
+def with_free_slot(workers: Iterable[W]) -> list[W]:
     """Workers that can start a request now."""
-    return [one for one in workers if one.running < one.slots]
+    return [one for one in workers if one.has_slot]
 
 
 def under_affinity_cap(tokens: int, workers: list[W]) -> list[W]:
     """Workers whose backlog is not far above the mean; never empty unless `workers` is."""
     if len(workers) < 2:
         return workers
-    cap = CAP_FACTOR * sum(one.backlog_tokens for one in workers) / len(workers) + max(CAP_SLACK_TOKENS, 2 * tokens)
-    return [one for one in workers if one.backlog_tokens <= cap]
-
-
-def prefill_costs(tokens: int, workers: Sequence[Candidate], hits: Mapping[int, int]) -> list[float]:
-    """Costs, comparable with one another: in seconds if every rate is known, else LMetric's product."""
-    work = [one.backlog_tokens + missing_tokens(tokens, one, hits) for one in workers]
-    rates = [one.tokens_per_s for one in workers]
-    known = [rate for rate in rates if rate]
-    if len(known) == len(workers):
-        return [amount / rate for amount, rate in zip(work, known, strict=True)]
-    return [float(amount * (one.running + 1)) for amount, one in zip(work, workers, strict=True)]
-
-
-def decode_costs(tokens: int, workers: Sequence[Candidate], hits: Mapping[int, int]) -> list[float]:
-    """Costs of decoding, of workers with slots."""
-    return [(missing_tokens(tokens, one, hits) + STEP_TOKENS) * (one.running + 1) / one.slots for one in workers]
-
-
-def missing_tokens(tokens: int, worker: Candidate, hits: Mapping[int, int]) -> int:
-    """Prompt tokens that `worker` does not hold; at least 1, which is always computed."""
-    missing = tokens - hits.get(worker.bit, 0) * TOKENS_PER_BLOCK if hits else tokens
-    return missing if missing > 1 else 1
+    backlogs = [one.backlog_tokens for one in workers]
+    cap = CAP_FACTOR * sum(backlogs) / len(workers) + max(CAP_SLACK_TOKENS, 2 * tokens)
+    return [one for one, backlog in zip(workers, backlogs, strict=True) if backlog <= cap]
 
 
 def pick(workers: Sequence[W], costs: Sequence[float], draw: float) -> W:
@@ -140,3 +130,50 @@ def pick(workers: Sequence[W], costs: Sequence[float], draw: float) -> W:
     first = int(draw * len(near))
     second = (first + 1 + int(draw * 7919) % max(1, len(near) - 1)) % len(near)
     return min(near[first], near[second], key=lambda one: one.running)
+
+
+Scored = tuple[Sequence[W], Sequence[float]]
+
+
+def _join(
+    want: Want, heads: Scored[W], tails: Scored[W], hits: Mapping[int, int], rules: PairingRules, draw: float
+) -> Pair[W]:
+    """The least sum of both costs and the transfer between them, or local prefill where that is less.
+
+    Transfer depends on the pair only by whether both are in one topology: so the best of each topology is enough.
+    """
+    (prefills, head_costs), (decodes, tail_costs) = heads, tails
+    domains = {one.topology for one in prefills}
+    best: tuple[float, str, list[float]] | None = None
+    for domain in domains:
+        floor = min(cost for one, cost in zip(prefills, head_costs, strict=True) if one.topology == domain)
+        sums = [
+            cost + transfer_s(missing_tokens(want, one, hits), one, is_near=one.topology == domain)
+            for one, cost in zip(decodes, tail_costs, strict=True)
+        ]
+        total = floor + min(sums)
+        if best is None or total < best[0]:
+            best = (total, domain, sums)
+    assert best is not None, "there is a prefill worker"
+    remote_s, domain, sums = best
+    decode = pick(decodes, sums, draw)
+    if is_nearly_held(want, decode, hits, rules):
+        return Pair(None, decode, "cached")
+    local = _cheapest_local(want, decodes, hits)
+    if local is not None and local[0] < remote_s:
+        return Pair(None, local[1], "cheaper")
+    inside = [(one, cost) for one, cost in zip(prefills, head_costs, strict=True) if one.topology == domain]
+    return Pair(pick([one for one, _ in inside], [cost for _, cost in inside], draw), decode, "remote")
+
+
+def _cheapest_local(want: Want, decodes: Sequence[W], hits: Mapping[int, int]) -> tuple[float, W] | None:
+    """The decode worker on which doing it all costs least, of those where that is allowed and learned."""
+    found: tuple[float, W] | None = None
+    for one in decodes:
+        missing = missing_tokens(want, one, hits)
+        if missing >= LOCAL_MAX_TOKENS and missing > (1 - LOCAL_MIN_HIT) * want.tokens:
+            continue
+        cost = local_s(want, one, hits)
+        if cost is not None and (found is None or cost < found[0]):
+            found = (cost, one)
+    return found

@@ -1,96 +1,241 @@
 """The policy: pure, so its promises are checked over arbitrary fleets."""
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tandem_router import jsontext
+from tandem_router.policy.costs import Want, decode_costs, prefill_costs
+from tandem_router.policy.ejection import MAX_S, Ejection
+from tandem_router.policy.hit_trust import FLOOR, HitTrust
+from tandem_router.policy.learned import MIN_PREFILL_TOKENS, PREFILL_SHARES, LearnedSeconds, predict_s
 from tandem_router.policy.pairing import (
     CAP_FACTOR,
     CAP_SLACK_TOKENS,
+    Busy,
+    Choices,
     PairingRules,
-    decide_decode,
+    decide_pair,
     decide_prefill,
-    is_local_better,
-    prefill_costs,
+    pick,
 )
 from tandem_router.policy.prefix_index import BLOCK_BYTES, PrefixIndex, hash_blocks, seed_of
-from tandem_router.policy.rates import RateEstimate
+from tandem_router.policy.replay import Taken, parse_decision, record_decision, score_decodes, score_prefills
 from tandem_router.policy.revisions import Readiness, choose_revision, draw_weighted
+from tandem_router.policy.token_ratio import BOUNDS, TokenRatio
+
+
+@dataclass(frozen=True)
+class Fit:
+    terms: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Fits:
+    prefill: Fit = Fit()
+    decode: Fit = Fit()
+    near: Fit = Fit()
+    far: Fit = Fit()
 
 
 @dataclass(frozen=True)
 class View:
     bit: int
-    running: int
-    backlog_tokens: int
-    slots: int
-    tokens_per_s: float | None = None
+    running: int = 0
+    backlog_tokens: int = 0
+    slots: int = 8
+    topology: str = ""
+    warmth: float = 1.0
+    trust: float = 1.0
+    adapters: frozenset[str] = frozenset()
+    fits: Fits = Fits()
+
+    @property
+    def has_slot(self):
+        return self.running < self.slots
+
+    def has_adapter(self, name):
+        return name in self.adapters
 
 
 draws = st.floats(0, 1, exclude_max=True)
 sizes = st.integers(1, 100_000)
+seconds = st.floats(1e-9, 1.0)
+fits = st.builds(Fit, st.none() | st.tuples(seconds, seconds, seconds))
 views = st.builds(
     View,
     bit=st.just(0),
     running=st.integers(0, 300),
     backlog_tokens=st.integers(0, 500_000),
     slots=st.integers(0, 300),
-    tokens_per_s=st.none() | st.floats(1, 1e6),
+    topology=st.sampled_from(["", "a", "b"]),
+    warmth=st.floats(0.25, 1.0),
+    trust=st.floats(0.05, 1.0),
+    adapters=st.frozensets(st.just("lora")),
+    fits=st.builds(Fits, fits, fits, fits, fits),
 )
 fleets = st.lists(views, max_size=12).map(
-    lambda rows: [View(1 << n, v.running, v.backlog_tokens, v.slots, v.tokens_per_s) for n, v in enumerate(rows)]
+    lambda rows: [replace(row, bit=1 << number) for number, row in enumerate(rows)]
 )
+halves = fleets.map(lambda rows: (rows[::2], rows[1::2]))
 hit_maps = st.dictionaries(st.integers(0, 11).map(lambda n: 1 << n), st.integers(1, 400))
+wants = st.builds(Want, tokens=sizes, tpot_s=st.none() | st.floats(0.001, 1.0), adapter=st.sampled_from(["", "lora"]))
+whole_reasons = st.none() | st.sampled_from(["n", "mixed"])
+RULES = PairingRules()
 
 
-@given(sizes, fleets, hit_maps, draws)
-def test_a_worker_without_a_free_slot_is_never_chosen(tokens, workers, hits, draw):
-    for decide in (decide_decode, decide_prefill):
-        chosen = decide(tokens, workers, hits, draw)
-        assert (chosen is None) == all(one.running >= one.slots for one in workers)
-        assert chosen is None or (chosen in workers and chosen.running < chosen.slots)
+@given(wants, halves, whole_reasons, st.booleans(), hit_maps, draws)
+def test_a_pair_is_found_exactly_when_workers_can_start(want, pools, whole_reason, must_split, hits, draw):
+    prefills, decodes = pools
+    decided = decide_pair(want, Choices(prefills, decodes, whole_reason, must_split), hits, RULES, draw)
+    can_decode = any(one.has_slot for one in decodes)
+    can_prefill = any(one.has_slot for one in prefills)
+    if not can_decode:
+        assert decided == Busy("decode")
+    elif whole_reason is None and not can_prefill and (prefills or must_split):
+        assert decided == Busy("prefill")
+    else:
+        assert decided.decode in decodes
+        assert decided.decode.has_slot
+        assert decided.prefill is None or (decided.prefill in prefills and decided.prefill.has_slot)
+        assert (decided.prefill is None) == (decided.reason != "remote")
+        assert whole_reason is None or decided.reason == whole_reason
 
 
-@given(sizes, fleets, hit_maps, draws)
-def test_affinity_never_overloads_a_worker_far_beyond_the_mean(tokens, workers, hits, draw):
-    free = [one for one in workers if one.running < one.slots]
-    chosen = decide_prefill(tokens, workers, hits, draw)
+@given(wants, fleets, hit_maps, draws)
+def test_affinity_never_overloads_a_worker_far_beyond_the_mean(want, workers, hits, draw):
+    free = [one for one in workers if one.has_slot]
+    chosen = decide_prefill(want, workers, hits, draw)
+    assert (chosen is None) == (not free)
     if chosen is not None and len(free) > 1:
         mean = sum(one.backlog_tokens for one in free) / len(free)
-        assert chosen.backlog_tokens <= CAP_FACTOR * mean + max(CAP_SLACK_TOKENS, 2 * tokens)
+        assert chosen.backlog_tokens <= CAP_FACTOR * mean + max(CAP_SLACK_TOKENS, 2 * want.tokens)
 
 
-@given(sizes, draws, st.integers(2, 10))
-def test_among_equal_workers_the_one_that_holds_the_prefix_is_chosen(tokens, draw, count):
-    workers = [View(1 << n, 1, 100, 8) for n in range(count)]
+LEARNED = Fits(Fit((0.002, 1e-4, 1e-9)), Fit((0.02, 1e-4, 1e-8)), Fit((0.001, 1e-6, 0.0)), Fit((0.01, 1e-5, 0.0)))
+
+
+@given(sizes, draws, st.integers(2, 10), st.booleans())
+def test_among_equal_workers_the_one_that_holds_the_prefix_is_chosen(tokens, draw, count, is_learned):
+    workers = [View(1 << n, 1, 100, fits=LEARNED if is_learned else Fits()) for n in range(count)]
     blocks = tokens // 64
-    if blocks >= 4:
-        assert decide_prefill(tokens, workers, {4: blocks} if count > 2 else {2: blocks}, draw).bit in (2, 4)
+    if blocks >= 8:
+        assert decide_prefill(Want(tokens), workers, {2: blocks}, draw).bit == 2
 
 
-@given(sizes, fleets, hit_maps)
-def test_more_cached_blocks_never_cost_more(tokens, workers, hits):
+@given(wants, fleets, hit_maps)
+def test_more_cached_blocks_never_cost_more(want, workers, hits):
     more = {bit: count + 1 for bit, count in hits.items()}
     for less_cost, more_cost in zip(
-        prefill_costs(tokens, workers, more), prefill_costs(tokens, workers, hits), strict=True
+        prefill_costs(want, workers, more)[0], prefill_costs(want, workers, hits)[0], strict=True
     ):
         assert less_cost <= more_cost
 
 
+@given(wants, fleets, hit_maps)
+def test_costs_are_finite_and_rise_with_load(want, workers, hits):
+    busier = [replace(one, running=one.running + 5, backlog_tokens=one.backlog_tokens + 5000) for one in workers]
+    for costs in (prefill_costs, decode_costs):
+        for cost, busier_cost in zip(costs(want, workers, hits)[0], costs(want, busier, hits)[0], strict=True):
+            assert 0 <= cost < float("inf")
+            assert cost <= busier_cost
+
+
 @given(draws)
 def test_ties_are_broken_towards_the_less_busy(draw):
-    workers = [View(1, 3, 0, 8, 100.0), View(2, 0, 0, 8, 100.0)]
-    assert decide_prefill(10, workers, {}, draw).bit == 2
+    workers = [View(1, 3), View(2, 0)]
+    assert pick(workers, [1.0, 1.0], draw).bit == 2
 
 
-def test_local_prefill_needs_a_held_prefix_and_little_missing():
-    worker = View(1, 0, 0, 8)
-    rules = PairingRules(min_remote_tokens=64)
-    assert is_local_better(128, worker, {1: 2}, rules)
-    assert is_local_better(150, worker, {1: 2}, rules)
-    assert not is_local_better(500, worker, {1: 2}, rules)
-    assert not is_local_better(10, worker, {}, rules)
+def test_prefill_stays_where_the_prompt_is_held_but_for_a_little():
+    decodes, prefills = [View(2)], [View(1)]
+    for tokens, hits, reason in (
+        (128, {2: 2}, "cached"),
+        (150, {2: 2}, "cached"),
+        (500, {2: 2}, "remote"),
+        (10, {}, "remote"),
+    ):
+        assert decide_pair(Want(tokens), Choices(prefills, decodes), hits, RULES, 0.5).reason == reason
+
+
+def test_the_index_is_believed_as_far_as_it_was_right():
+    honest, liar = View(1, trust=1.0), View(2, trust=0.1)
+    costs, _ = prefill_costs(Want(6400), [honest, liar], {1: 90, 2: 90})
+    assert costs[0] < costs[1]
+
+
+def test_kv_moves_within_a_topology_if_that_is_not_dearer():
+    prefills = [View(1, topology="a", fits=LEARNED), View(2, topology="b", fits=LEARNED)]
+    decodes = [View(4, topology="b", fits=LEARNED)]
+    pair = decide_pair(Want(5000), Choices(prefills, decodes), {}, RULES, 0.0)
+    assert pair.prefill.bit == 2
+    busy = [prefills[0], replace(prefills[1], backlog_tokens=4000)]
+    assert decide_pair(Want(5000), Choices(busy, decodes), {}, RULES, 0.0).prefill.bit == 1
+
+
+def test_an_adapter_goes_where_it_is():
+    workers = [View(1, fits=LEARNED), View(2, fits=LEARNED, adapters=frozenset({"lora"}))]
+    assert decide_prefill(Want(500, adapter="lora"), workers, {}, 0.0).bit == 2
+    assert {decide_prefill(Want(500), workers, {}, draw).bit for draw in (0.0, 0.6)} == {1, 2}
+
+
+def test_a_short_prompt_is_prefilled_where_it_is_decoded_once_that_is_known_to_be_cheaper():
+    slow_to_move = replace(LEARNED, near=Fit((0.5, 0.0, 0.0)))
+    prefills = [View(1, fits=LEARNED)]
+    idle = View(2, fits=slow_to_move)
+    assert decide_pair(Want(500), Choices(prefills, [idle]), {}, RULES, 0.0).reason == "cheaper"
+    unknown = replace(idle, fits=replace(slow_to_move, prefill=Fit()))
+    assert decide_pair(Want(500), Choices(prefills, [unknown]), {}, RULES, 0.0).reason == "remote"
+    long = decide_pair(Want(5000), Choices(prefills, [idle]), {}, RULES, 0.0)
+    assert long.reason == "remote"
+
+
+def test_a_busy_decode_worker_is_not_stalled_by_a_prompt():
+    slow_to_move = replace(LEARNED, near=Fit((0.15, 0.0, 0.0)))
+    prefills, crowd = [View(1, fits=LEARNED)], View(2, running=100, slots=200, fits=slow_to_move)
+    assert decide_pair(Want(1500, tpot_s=0.03), Choices(prefills, [crowd]), {}, RULES, 0.0).reason == "remote"
+    alone = replace(crowd, running=0)
+    assert decide_pair(Want(1500, tpot_s=0.03), Choices(prefills, [alone]), {}, RULES, 0.0).reason == "cheaper"
+
+
+def test_the_decode_worker_that_keeps_the_objective_is_chosen_before_the_one_that_breaks_it():
+    full = View(1, running=200, slots=300, fits=LEARNED)
+    roomy = View(2, running=100, slots=300, fits=LEARNED)
+    pair = decide_pair(Want(500, tpot_s=0.035), Choices([], [full, roomy], "mixed"), {}, RULES, 0.5)
+    assert pair.decode is roomy
+
+
+def test_a_cold_worker_is_not_run_over():
+    warm, cold = View(1, backlog_tokens=2000, fits=LEARNED), View(2, warmth=0.25, fits=LEARNED)
+    assert decide_prefill(Want(1000), [warm, cold], {}, 0.0).bit == 1
+    assert decide_prefill(Want(1000), [warm, replace(cold, warmth=1.0)], {}, 0.0).bit == 2
+
+
+@given(wants, halves, whole_reasons, st.booleans(), hit_maps, draws)
+def test_a_recorded_decision_replays_as_it_was_taken(want, pools, whole_reason, must_split, hits, draw):
+    prefills, decodes = ([NamedView.of(one) for one in pool] for pool in pools)
+    choices = Choices(prefills, decodes, whole_reason, must_split)
+    decided = decide_pair(want, choices, hits, RULES, draw)
+    if isinstance(decided, Busy):
+        return
+    recorded = record_decision(want, Taken(choices, RULES, draw, decided), hits)
+    again = parse_decision(jsontext.loads(jsontext.dumps(recorded.to_fields()))).replay()
+    assert again.reason == decided.reason
+    assert again.decode.name == decided.decode.name
+    assert (again.prefill and again.prefill.name) == (decided.prefill and decided.prefill.name)
+    assert {row.name for row in score_decodes(recorded)[0]} == {one.name for one in decodes}
+    assert sum(row.cost is not None for row in score_prefills(recorded)[0]) <= len(prefills)
+
+
+@dataclass(frozen=True)
+class NamedView(View):
+    name: str = ""
+
+    @classmethod
+    def of(cls, view):
+        return cls(**{field.name: getattr(view, field.name) for field in dataclasses.fields(view)}, name=f"w{view.bit}")
 
 
 @given(st.binary(max_size=3000), st.binary(max_size=3000))
@@ -166,13 +311,97 @@ def test_traffic_follows_the_weights():
     assert picks.count("b") == 100
 
 
-@given(st.lists(st.tuples(st.integers(0, 10_000), st.floats(-1, 100)), max_size=30))
-def test_a_learned_rate_stays_between_what_was_observed(observed):
-    estimate = RateEstimate()
-    for tokens, seconds in observed:
-        estimate.observe(tokens, seconds)
-    usable = [tokens / seconds for tokens, seconds in observed if tokens >= 256 and seconds >= 1e-6]
-    if usable:
-        assert min(usable) * 0.999 <= estimate.tokens_per_s <= max(usable) * 1.001
-    else:
-        assert estimate.tokens_per_s is None
+measured = st.tuples(st.floats(0, 1e5), st.floats(0, 1e10), st.floats(allow_nan=True, allow_infinity=True))
+
+
+@given(st.lists(measured, max_size=80))
+def test_whatever_is_measured_a_fit_stays_finite_and_never_negative(observations):
+    fit = LearnedSeconds(PREFILL_SHARES)
+    for x, y, took_s in observations:
+        fit.observe(x, y, took_s)
+    if fit.terms is not None:
+        assert all(0 <= term < float("inf") for term in fit.terms)
+
+
+@given(st.floats(1e-6, 1e-3), st.randoms(use_true_random=False))
+def test_a_rate_is_learned_from_few_prompts(per_token_s, dice):
+    fit = LearnedSeconds(PREFILL_SHARES, MIN_PREFILL_TOKENS)
+    for _ in range(30):
+        tokens = dice.randint(300, 3000)
+        fit.observe(tokens, tokens * tokens, per_token_s * tokens)
+    assert 0.7 < predict_s(fit.terms, 1500, 1500 * 1500) / (per_token_s * 1500) < 1.4
+
+
+def test_short_prompts_make_no_anchor():
+    fit = LearnedSeconds(PREFILL_SHARES, MIN_PREFILL_TOKENS)
+    for _ in range(10):
+        fit.observe(20, 400, 0.01)
+    assert fit.terms is None
+
+
+def test_a_worker_that_became_ten_times_slower_is_learned_anew():
+    fit = LearnedSeconds(PREFILL_SHARES, MIN_PREFILL_TOKENS)
+    for per_token_s in (1e-5, 1e-4):
+        for _ in range(300):
+            fit.observe(1000, 1e6, per_token_s * 1000)
+    assert 0.07 < predict_s(fit.terms, 1000, 1e6) < 0.13
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-1, 2)), max_size=50))
+def test_trust_in_the_index_stays_within_its_bounds(observed):
+    trust = HitTrust()
+    for foretold, cached in observed:
+        trust.observe(foretold, cached)
+    assert FLOOR <= trust.share <= 1.0
+
+
+def test_trust_falls_when_the_cache_is_smaller_than_the_index_thinks_and_comes_back():
+    trust = HitTrust()
+    for _ in range(40):
+        trust.observe(0.9, 0.0)
+    assert trust.share < 0.1
+    for _ in range(40):
+        trust.observe(0.9, 0.9)
+    assert trust.share > 0.9
+
+
+@given(st.lists(st.tuples(st.integers(0, 100_000), st.integers(-5, 100_000)), max_size=50))
+def test_tokens_per_byte_stay_plausible(observed):
+    ratio = TokenRatio()
+    for size_bytes, tokens in observed:
+        ratio.observe(size_bytes, tokens)
+    assert BOUNDS[0] <= ratio.tokens_per_byte <= BOUNDS[1]
+    assert ratio.tokens(0) == 1
+
+
+steps = st.lists(st.tuples(st.sampled_from(["fail", "ok", "given", "unknown"]), st.floats(0, 20)), max_size=30)
+
+
+@given(steps)
+def test_an_ejected_worker_is_always_tried_again(events):
+    ejection, now_s = Ejection(), 0.0
+    for kind, later_s in events:
+        now_s += later_s
+        if kind == "fail":
+            ejection.note_failure(now_s)
+            assert ejection.is_open(now_s)
+        elif kind == "ok":
+            ejection.note_success()
+            assert not ejection.is_open(now_s)
+        elif kind == "given":
+            ejection.note_given()
+        else:
+            ejection.note_unknown()
+    ejection.note_unknown()
+    assert not ejection.is_open(now_s + MAX_S)
+
+
+def test_a_worker_that_failed_is_tried_with_one_request_at_a_time():
+    ejection = Ejection()
+    ejection.note_failure(0.0)
+    assert not ejection.is_open(1.0)
+    ejection.note_given()
+    assert ejection.is_open(1.0)
+    ejection.note_success()
+    ejection.note_given()
+    assert not ejection.is_open(1.0)

@@ -298,7 +298,7 @@ class Bench:
     def assert_idle(self) -> None:
         assert self.router.metrics.of("m").inflight == 0
         for _, worker in self.router.catalog.workers():
-            assert (worker.running, worker.backlog_tokens, worker.exchanges) == (0, 0, set())
+            assert (worker.claimed, worker.claimed_tokens, worker.exchanges) == (0, 0, set())
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""

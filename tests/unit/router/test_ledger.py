@@ -2,6 +2,9 @@
 
 import pytest
 
+from tandem_router.demand.account import DemandAccount
+from tandem_router.demand.recorder import DemandRecorder
+from tandem_router.errand import Standing
 from tandem_router.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -14,9 +17,15 @@ from tandem_router.ledger import Outcome, RequestLedger, outcome_of
 from tandem_router.metrics import Histogram, ModelMetrics
 
 
+def opened(metrics: ModelMetrics, started_s: float = 0.0) -> RequestLedger:
+    recorder = DemandRecorder(lambda: started_s, wall=lambda: started_s)
+    account = DemandAccount(recorder.book("u"), recorder, started_s, Standing())
+    return RequestLedger(metrics, account, started_s)
+
+
 def test_closing_an_account_twice_is_a_fault_of_ours():
     metrics = ModelMetrics()
-    ledger = RequestLedger(metrics, 0.0)
+    ledger = opened(metrics)
     ledger.finish(Outcome.OK, 1.0)
     with pytest.raises(RuntimeError, match="ended twice"):
         ledger.finish(Outcome.BROKEN, 2.0)
@@ -25,7 +34,7 @@ def test_closing_an_account_twice_is_a_fault_of_ours():
 
 def test_times_and_tokens_are_counted_as_the_client_sees_them():
     metrics = ModelMetrics()
-    ledger = RequestLedger(metrics, 10.0)
+    ledger = opened(metrics, 10.0)
     for now_s in (10.5, 11.0, 12.5):
         ledger.mark_token(now_s)
     ledger.count_usage({"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3}})
@@ -40,13 +49,13 @@ def test_times_and_tokens_are_counted_as_the_client_sees_them():
 )
 def test_usage_that_makes_no_sense_counts_nothing(usage):
     metrics = ModelMetrics()
-    RequestLedger(metrics, 0.0).count_usage(usage)
+    opened(metrics).count_usage(usage)
     assert sum(metrics.tokens.values()) == 0
 
 
 def test_failed_requests_do_not_flatter_the_latency_histograms():
     metrics = ModelMetrics()
-    ledger = RequestLedger(metrics, 0.0)
+    ledger = opened(metrics)
     ledger.mark_token(1.0)
     ledger.finish(Outcome.BROKEN, 2.0)
     assert metrics.histograms["ttft"].total == metrics.histograms["e2e"].total == 0.0

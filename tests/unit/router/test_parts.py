@@ -7,7 +7,7 @@ import pytest
 
 from tandem_api.worker import KVCounters, WorkerState
 from tandem_core.keys import derive_engine_token, derive_internal_token, encode_key
-from tandem_router.admission import AdmissionQueue
+from tandem_router.admission import AdmissionQueue, Patience, QueueLimits, Wish
 from tandem_router.claims import Claim
 from tandem_router.discovery.last_good import read_last_good, write_last_good
 from tandem_router.discovery.objects import build_snapshot, parse_fleet, parse_pod
@@ -223,7 +223,7 @@ async def test_a_worker_that_stays_keeps_what_is_known_of_it():
     catalog = Catalog(Capacity())
     catalog.apply(Snapshot((fleet(workers=(worker("a"), worker("b"))),)))
     kept = catalog.fleets["uid-f"].workers["uid-a"]
-    kept.running = 3
+    kept.claimed = 3
     catalog.apply(Snapshot((fleet(workers=(worker("a", terminating=True), worker("c"))),)))
     workers = catalog.fleets["uid-f"].workers
     assert set(workers) == {"uid-a", "uid-c"}
@@ -268,10 +268,10 @@ async def test_a_claim_is_given_back_once():
     catalog.apply(Snapshot((fleet(workers=(worker(),)),)))
     one = catalog.fleets["uid-f"].workers["uid-w"]
     claim = Claim(one, 10, lambda: None)
-    assert (one.running, one.backlog_tokens) == (1, 10)
+    assert (one.claimed, one.claimed_tokens) == (1, 10)
     claim.release()
     claim.release()
-    assert (one.running, one.backlog_tokens) == (0, 0)
+    assert (one.claimed, one.claimed_tokens) == (0, 0)
 
 
 # --- admission --------------------------------------------------------------------------------------------------------
@@ -285,13 +285,14 @@ class Ticket:
         self.released += 1
 
 
-def entry(queue, place, deadline_s, **changes):
-    options = {"timeout_s": 1.0, "can_serve": lambda: True} | changes
-    return asyncio.create_task(queue.admit(place, deadline_s=deadline_s, **options))
+def entry(queue, place, latest_start_s, *, timeout_s=1.0, can_serve=lambda: True, **wish):
+    now_s = asyncio.get_running_loop().time()
+    wished = Wish(**({"tokens": 100, "latest_start_s": now_s + latest_start_s, "target_s": 1.0} | wish))
+    return asyncio.create_task(queue.admit(place, wished, Patience(timeout_s, can_serve)))
 
 
 async def test_the_earliest_deadline_is_placed_first():
-    queue, free, order = AdmissionQueue(10), [], []
+    queue, free, order = AdmissionQueue(QueueLimits(10)), [], []
 
     def placer(name):
         def place():
@@ -315,7 +316,7 @@ async def test_the_earliest_deadline_is_placed_first():
 
 
 async def test_a_retry_that_waits_for_another_worker_does_not_hold_up_the_rest():
-    queue = AdmissionQueue(10)
+    queue = AdmissionQueue(QueueLimits(10))
     blocked = entry(queue, lambda: None, 1.0, is_retry=True)
     await asyncio.sleep(0)
     ticket = Ticket()
@@ -324,7 +325,7 @@ async def test_a_retry_that_waits_for_another_worker_does_not_hold_up_the_rest()
 
 
 async def test_a_placement_made_for_a_request_that_is_being_cancelled_is_given_back():
-    queue, ticket, free = AdmissionQueue(10), Ticket(), []
+    queue, ticket, free = AdmissionQueue(QueueLimits(10)), Ticket(), []
     waiting = entry(queue, lambda: free.pop() if free else None, 1.0)
     await asyncio.sleep(0)
     free.append(ticket)
@@ -336,7 +337,7 @@ async def test_a_placement_made_for_a_request_that_is_being_cancelled_is_given_b
 
 
 async def test_waiting_too_long_says_whether_there_are_workers_at_all():
-    queue = AdmissionQueue(10)
+    queue = AdmissionQueue(QueueLimits(10))
     with pytest.raises(OverloadedError):
         await entry(queue, lambda: None, 1.0, timeout_s=0.01)
     with pytest.raises(UnavailableError):
@@ -345,7 +346,7 @@ async def test_waiting_too_long_says_whether_there_are_workers_at_all():
 
 
 async def test_retry_after_follows_the_drain_rate():
-    queue = AdmissionQueue(100)
+    queue = AdmissionQueue(QueueLimits(100))
     now_s = asyncio.get_running_loop().time()
     assert queue.retry_after_s() == 1
     tasks = [entry(queue, lambda: None, 1.0) for _ in range(20)]

@@ -1,0 +1,1 @@
+"""What was asked of each fleet, second by second: what the operator's autoscaler reads (DESIGN §10)."""

@@ -1,0 +1,109 @@
+"""Lets a request in: estimates what it needs, lets it wait in its fleet's queue, and places it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+from tandem_core.targets import Objectives, ttft_target_s
+from tandem_router.admission import Patience, Wish
+from tandem_router.claims import Placement
+from tandem_router.errand import Errand, Standing
+from tandem_router.errors import UnavailableError
+from tandem_router.fleets import Fleet
+from tandem_router.placer import Placer
+from tandem_router.policy.costs import Want, prefill_s
+from tandem_router.policy.learned import typical_terms
+from tandem_router.policy.prefix_index import BLOCK_BYTES, hash_blocks
+
+QUEUE_TIMEOUT_S = 30.0
+STARTUP_MARGIN = 1.5  # a request may wait for so many start-ups of a fleet that is at zero
+DEFAULT_TTFT_S = 2.0  # of fleets without an objective; only the order of the queue depends on it
+NO_TPOT_S = 1.0
+
+
+@dataclass
+class Reception:
+    """Where requests of all fleets come in."""
+
+    placer: Placer
+    clock: Callable[[], float]
+
+    def read(
+        self, fleet: Fleet, prompt: bytes, whole_reason: str | None, standing: Standing, span_s: tuple[float, float]
+    ) -> Errand:
+        """What there is to do for a request; `span_s`: when it came, and its deadline."""
+        ratio = fleet.token_ratio
+        tpot_s = standing.tpot_s or fleet.spec.tpot_target_s
+        want = Want(ratio.tokens(len(prompt)), BLOCK_BYTES * ratio.tokens_per_byte, tpot_s)
+        blocks = hash_blocks(prompt, fleet.index_seed ^ standing.index_seed)
+        errand = Errand(want, len(prompt), blocks, whole_reason, standing, *span_s)
+        self.placer.look_up(fleet, errand, span_s[0])
+        return errand
+
+    async def admit(self, fleet: Fleet, errand: Errand) -> Placement:
+        """Wait until workers can start the request, and claim them.
+
+        Raises:
+            OverloadedError: they stayed busy for too long, or too many wait.
+            UnavailableError: there are none, or will never be any.
+            UpstreamFailedError: every worker that could answer has already failed this request.
+        """
+        if fleet.is_dormant:
+            raise UnavailableError(
+                "This model has no workers and will get none: spec.decode.replicas is 0.", code="scaled_to_zero"
+            )
+        return await fleet.queue.admit(
+            lambda: self.placer.place(fleet, errand, self.clock()),
+            build_wish(fleet, errand),
+            build_patience(fleet, self.clock),
+        )
+
+
+def build_wish(fleet: Fleet, errand: Errand) -> Wish:
+    """When the request must start, by the objective of its fleet and what its workers have taught."""
+    cached = errand.cached_tokens
+    service_s = isolated_s(fleet, errand.tokens - cached)
+    target_s = target_of(fleet, errand.standing, service_s)
+    return Wish(
+        tokens=errand.tokens - cached,
+        cached_tokens=cached,
+        latest_start_s=min(errand.started_s + target_s, errand.deadline_s) - service_s,
+        target_s=target_s,
+        tenant=errand.standing.tenant,
+        priority=errand.standing.priority,
+        weight=errand.standing.weight,
+        is_retry=bool(errand.failures),
+        blocked_on=lambda: errand.blocked_on,
+    )
+
+
+def target_of(fleet: Fleet, standing: Standing, service_s: float) -> float:
+    """TTFT target of a request: what its client set, else max(seconds, isolatedFactor × its prefill alone)."""
+    if standing.ttft_s is not None:
+        return standing.ttft_s
+    spec = fleet.spec
+    objectives = Objectives(
+        spec.ttft_target_s or DEFAULT_TTFT_S, spec.tpot_target_s or NO_TPOT_S, isolated_factor=spec.isolated_factor
+    )
+    return ttft_target_s(objectives, service_s)
+
+
+def isolated_s(fleet: Fleet, tokens: int) -> float:
+    """Prefill of a prompt alone on a typical worker of the fleet; 0 while nothing is learned."""
+    fits = [worker.fits.prefill.terms for worker in fleet.workers.values()]
+    typical = typical_terms([fit for fit in fits if fit is not None])
+    return prefill_s(typical, 0, tokens) if typical is not None else 0.0
+
+
+def build_patience(fleet: Fleet, clock: Callable[[], float]) -> Patience:
+    """How long a request may wait: what the spec says; else 30 s, or longer where workers must first start."""
+    timeout_s = fleet.spec.queue_timeout_s
+    startup_s = fleet.spec.startup_s
+    is_at_zero = not fleet.can_serve(clock())
+    if timeout_s is None:
+        timeout_s = max(QUEUE_TIMEOUT_S, STARTUP_MARGIN * startup_s) if startup_s and is_at_zero else QUEUE_TIMEOUT_S
+    return Patience(
+        timeout_s,
+        can_serve=lambda: fleet.can_serve(clock()),
+        retry_after_s=ceil(startup_s) if startup_s and is_at_zero else None,
+    )
