@@ -1,6 +1,10 @@
 """Prometheus instruments, in a registry of their own, so that two operators fit in one process of a test."""
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tandem_operator.autoscale.decision import Decision
 
 _RECONCILE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
 
@@ -31,6 +35,49 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+
+        self.decision_seconds = Histogram(
+            "tandem_operator_decision_seconds",
+            "Time of one decision on the sizes of one fleet.",
+            buckets=_RECONCILE_BUCKETS,
+            registry=self.registry,
+        )
+        self.decision_workers = Gauge(
+            "tandem_operator_decision_workers",
+            "Workers that the autoscaler last decided on.",
+            ["fleet", "role"],
+            registry=self.registry,
+        )
+        self.decision_needed = Gauge(
+            "tandem_operator_decision_needed",
+            "Workers that the load needs, before hold and limits.",
+            ["fleet", "role"],
+            registry=self.registry,
+        )
+        self.decisions = Counter(
+            "tandem_operator_decision_total",
+            "Decisions, by what set the size; `held` with its reason when nothing could be decided.",
+            ["role", "bound", "hold"],
+            registry=self.registry,
+        )
+
+    def observe_decision(self, fleet: str, decision: Decision | None, seconds: float) -> None:
+        """One round of the autoscaler over one fleet; None: it is only watched."""
+        self.decision_seconds.observe(seconds)
+        if decision is None:
+            return
+        hold = decision.hold.reason if decision.hold else ""
+        for role, pool in (("prefill", decision.prefill), ("decode", decision.decode)):
+            self.decision_workers.labels(fleet, role).set(pool.workers)
+            self.decision_needed.labels(fleet, role).set(pool.needed)
+            self.decisions.labels(role, pool.bound, hold).inc()
+
+    def forget_fleet(self, fleet: str) -> None:
+        """A fleet is gone: its series go with it."""
+        for gauge in (self.decision_workers, self.decision_needed):
+            for role in ("prefill", "decode"):
+                with suppress(KeyError):
+                    gauge.remove(fleet, role)
 
     def render(self) -> bytes:
         """Text exposition."""

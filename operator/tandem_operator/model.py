@@ -6,6 +6,7 @@ from typing import Literal
 
 from tandem_api.router import FleetReport
 from tandem_api.v1alpha1 import InferenceDeploymentSpec, InferenceDeploymentStatus
+from tandem_operator.autoscale.scaler import Said
 from tandem_operator.kinds import WORKER_POOL, Kind, Manifest
 
 PoolRole = Literal["prefill", "decode"]
@@ -91,6 +92,7 @@ class Snapshot:
     secret: Manifest | None = None
     pods: tuple[Manifest, ...] = ()
     routers: RouterView = RouterView()
+    scaling: Said | None = None  # what the autoscaler says; None when it does not look after this fleet
 
 
 @dataclass(frozen=True)

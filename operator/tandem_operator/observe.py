@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from tandem_api.v1alpha1 import InferenceDeploymentSpec, InferenceDeploymentStatus
+from tandem_operator.autoscale.scaler import Said
 from tandem_operator.kinds import (
     DEPLOYMENT,
     NETWORK_POLICY,
@@ -58,9 +59,14 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def observe(
-    fleet: Fleet, store: Store, defaults: Defaults, keys: FleetKeys, secret: Manifest | None, routers: RouterView
+    fleet: Fleet,
+    store: Store,
+    defaults: Defaults,
+    secrets: tuple[FleetKeys, Manifest | None],
+    routers: RouterView,
+    scaling: Said | None,
 ) -> Snapshot:
-    """The snapshot of one fleet, whose InferenceDeployment is `fleet`."""
+    """The snapshot of one fleet, whose InferenceDeployment is `fleet`. `secrets`: its keys, and its Secret as it is."""
     key = fleet.key
     pools = _owned(store.children(WORKER_POOL, key).values(), {fleet.uid})
     pool_uids = {pool["metadata"]["uid"] for pool in pools}
@@ -72,15 +78,16 @@ def observe(
     return Snapshot(
         fleet=fleet,
         defaults=defaults,
-        keys=keys,
+        keys=secrets[0],
         pools={pool["spec"]["role"]: pool for pool in pools},
         deployments=tuple(by_pool[DEPLOYMENT]),
         services=_by_name(by_pool[SERVICE]),
         budgets=_by_name(by_pool[POD_DISRUPTION_BUDGET]),
         policies=_by_name(policies),
-        secret=secret,
+        secret=secrets[1],
         pods=tuple(store.children(POD, key).values()),
         routers=routers,
+        scaling=scaling,
     )
 
 

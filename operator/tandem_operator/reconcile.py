@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from tandem_core.keys import RootKeys, fleet_secret_name
 from tandem_operator.act import act, describe
+from tandem_operator.autoscale.scaler import Said
 from tandem_operator.cluster import Cluster
 from tandem_operator.errors import Conflict, NotFound, Rejected
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, SECRET, Manifest
@@ -40,6 +41,7 @@ class Reconciler:
     defaults: Defaults
     now: Callable[[], datetime]
     routers: Callable[[str], RouterView]  # uid → what the routers say
+    scaling: Callable[[str], Said | None]  # uid → what the autoscaler says
     roots: RootKeys | None = field(default=None, repr=False)
     _secrets: dict[str, Manifest] = field(default_factory=dict, repr=False)  # fleet uid → its Secret
 
@@ -84,7 +86,9 @@ class Reconciler:
         assert self.roots is not None, "nothing is reconciled before the lease is held"
         secret = await self._fetch_secret(fleet)
         keys = derive_fleet_keys(self.roots, fleet.uid)
-        return observe(fleet, self.store, self.defaults, keys, secret, self.routers(fleet.uid))
+        return observe(
+            fleet, self.store, self.defaults, (keys, secret), self.routers(fleet.uid), self.scaling(fleet.uid)
+        )
 
     async def _act_all(self, fleet: Fleet, actions: tuple[Action, ...]) -> Refusal | None:
         """Creates and changes at once, then deletes: what serves goes last, and only if all went well.

@@ -12,12 +12,12 @@ from tandem_api.router import FLEETS_PATH, FleetReport, RouterReport
 from tandem_core.keys import RootKeys
 from tandem_operator.kinds import POD, Manifest
 from tandem_operator.model import Key, RouterView
+from tandem_operator.router_client import fetch_from_router
 from tandem_operator.store import Store
 from tandem_operator.views import is_condition_true
 
 SETTLED_PERIOD_S = 10.0
 UNSETTLED_PERIOD_S = 2.0
-_TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=1)
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Routers:
 
     async def run(self) -> None:
         """Polls for ever; call `use` first."""
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        async with aiohttp.ClientSession() as session:
             while True:
                 await self._poll(session)
                 await asyncio.sleep(SETTLED_PERIOD_S if self._is_settled() else UNSETTLED_PERIOD_S)
@@ -88,21 +88,9 @@ def _essence(fleet: FleetReport) -> tuple[Key, tuple[object, ...]]:
 
 
 async def _fetch_report(session: aiohttp.ClientSession, address: str, tokens: Iterable[str]) -> RouterReport | None:
-    """A router's report; while keys are rotated it may still know, or already, only the second token."""
-    host = f"[{address}]" if ":" in address else address
-    status = 0
+    body = await fetch_from_router(session, address, FLEETS_PATH, tokens)
     try:
-        for token in tokens:
-            url, headers = (
-                f"http://{host}:{labels.ROUTER_INTERNAL_PORT}{FLEETS_PATH}",
-                {"Authorization": f"Bearer {token}"},
-            )
-            async with session.get(url, headers=headers) as response:
-                if response.status == 200:
-                    return RouterReport.model_validate_json(await response.read())
-                status = response.status
-        _log.warning("router %s answers %d", address, status)
-        return None
-    except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
-        _log.info("router %s gives no report: %s", address, error or "no answer in time")
+        return RouterReport.model_validate_json(body) if body is not None else None
+    except ValidationError as error:
+        _log.warning("router %s gives no report that can be read: %s", address, error)
         return None

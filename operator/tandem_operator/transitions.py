@@ -16,6 +16,8 @@ _TOLD = (
     ConditionType.DECODE_READY,
     ConditionType.ROUTER_READY,
     ConditionType.DISAGGREGATION_EFFECTIVE,
+    ConditionType.AUTOSCALER_ACTIVE,
+    ConditionType.OBJECTIVES_MET,
 )
 _BAD_WHEN_TRUE = frozenset((ConditionType.STALLED,))
 
@@ -39,9 +41,20 @@ def _is_good_news_of_a_fault(condition: Condition, previous: Condition | None) -
 
 
 def build_event(key: Key, uid: str, condition: Condition, now: datetime) -> Manifest:
-    """A core/v1 Event about the fleet. Its name follows from its content, so that a repeated write is refused."""
+    """A core/v1 Event about a condition of the fleet."""
     is_bad = (condition.type in _BAD_WHEN_TRUE) == (condition.status == Status.TRUE.value)
-    text = f"{uid}{condition.type}{condition.status}{condition.reason}{now.isoformat()}"
+    message = f"{condition.type}={condition.status}: {condition.message}"
+    return _build(key, uid, condition.reason, message, now, is_bad=is_bad)
+
+
+def build_scaling_event(key: Key, uid: str, sentence: str, now: datetime, *, is_up: bool) -> Manifest:
+    """A core/v1 Event about a pool that the autoscaler sized."""
+    return _build(key, uid, "ScaledUp" if is_up else "ScaledDown", sentence, now, is_bad=False)
+
+
+def _build(key: Key, uid: str, reason: str, message: str, now: datetime, *, is_bad: bool) -> Manifest:
+    """Its name follows from its content, so that a repeated write is refused."""
+    text = f"{uid}{reason}{message}{now.isoformat()}"
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": EVENT.api_version,
@@ -58,8 +71,8 @@ def build_event(key: Key, uid: str, condition: Condition, now: datetime) -> Mani
             "uid": uid,
         },
         "type": "Warning" if is_bad else "Normal",
-        "reason": condition.reason,
-        "message": f"{condition.type}={condition.status}: {condition.message}"[:1024],
+        "reason": reason,
+        "message": message[:1024],
         "source": {"component": "tandem-operator"},
         "reportingComponent": "tandem.dev/operator",
         "firstTimestamp": stamp,

@@ -2,10 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from tandem_api.engine_flags import find_flag_problem
 from tandem_api.v1alpha1 import Batching, EngineSettings, InferenceDeploymentSpec, Pool
 from tandem_api.v1alpha1.sources import SYNTHETIC
+from tandem_core.profiles import UnknownProfileError
+from tandem_operator.autoscale.configure import build_settings, is_decided
+from tandem_operator.autoscale.schedules import UnknownTimeZoneError
+from tandem_operator.autoscale.settings import BadSettingsError
 from tandem_operator.model import Problem
 from tandem_operator.quantities import parse_quantity
 from tandem_operator.resources.offload import find_offload_problems
@@ -14,6 +19,7 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE_LENGTH = 63
 _MIN_SHARED_MEMORY_BYTES = 64 * 2**20
+_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)  # every schedule's time zone is looked up, whether or not it holds then
 
 
 def find_problem(spec: InferenceDeploymentSpec) -> Problem | None:
@@ -108,6 +114,19 @@ def _check_sim(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
         yield Problem("spec.engine.image", "engine sim runs in the worker image; set engine.workerImage or remove it")
 
 
+def _check_autoscaling(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
+    if not is_decided(spec):
+        return
+    try:
+        build_settings(spec, _ANY_TIME)
+    except UnknownProfileError as error:
+        yield Problem("spec.engine.performanceProfile", str(error))
+    except UnknownTimeZoneError as error:
+        yield Problem("spec.autoscaling.schedules", str(error))
+    except BadSettingsError as error:
+        yield Problem("spec.autoscaling", str(error))
+
+
 def _is_label(key: str, value: str) -> bool:
     return bool(_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)) and len(value) <= _LABEL_VALUE_LENGTH
 
@@ -127,4 +146,5 @@ _CHECKS: tuple[Callable[[InferenceDeploymentSpec], Iterator[Problem]], ...] = (
     _check_speculation,
     _check_labels,
     _check_sim,
+    _check_autoscaling,
 )

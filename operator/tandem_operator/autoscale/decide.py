@@ -150,12 +150,12 @@ def _paused(decided: PoolDecision, pool: PoolState) -> PoolDecision:
 
 def _is_idle(settings: Settings, seen: Observation) -> bool:
     """Nothing came for `scale_to_zero_after_s`, nothing waits or runs, and the data reach back that far."""
-    idle_s, first = settings.scale_to_zero_after_s, seen.demand.first_second
-    if idle_s is None or settings.paused or first is None or seen.now_s - first < idle_s:
+    idle_s = settings.scale_to_zero_after_s
+    if idle_s is None or settings.paused:
         return False
     if seen.sources_fresh < seen.sources_expected or seen.gauges.decode_sequences or seen.gauges.queued_tokens:
         return False
-    return seen.demand.is_idle_since(seen.now_s - idle_s, seen.now_s)
+    return seen.demand.is_idle_since(seen.now_s - idle_s)
 
 
 def _held(seen: Observation, fault: Hold) -> Decision:

@@ -7,7 +7,8 @@ from math import ceil, isfinite
 from operator import add, attrgetter
 
 BIN_S = 1
-KEPT_S = 3600
+KEPT_S = 900  # no window is longer
+KEPT_RECORDS = 10_000  # no replay reads more
 
 
 class BadDemandError(ValueError):
@@ -49,6 +50,12 @@ class Bin:
     kv_token_s: float = 0.0
     kv_square_s: float = 0.0
 
+    def check(self) -> None:
+        """Raises BadDemandError when a sum is NaN, infinite or negative."""
+        for name, value in zip(SUMS, _values(self), strict=True):
+            if not (isfinite(value) and value >= 0):
+                raise BadDemandError(f"demand bin {self.second}: {name} is {value}; bins hold sums of zero or more")
+
     def add(self, other: "Bin") -> None:
         """Sum the bin of another router into this one."""
         for name in SUMS:
@@ -77,6 +84,15 @@ class Arrival:
     target_s: float
     weight: float = 1.0
 
+    def check(self) -> None:
+        """Raises BadDemandError when a number cannot be. A target without end is one that nothing misses."""
+        for name in ("arrival_s", "new_tokens", "cached_tokens", "weight"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise BadDemandError(f"demand record: {name} is {value}; give a finite number of zero or more")
+        if not self.target_s >= 0:
+            raise BadDemandError(f"demand record: target_s is {self.target_s}; give zero or more")
+
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
@@ -96,13 +112,24 @@ class Gauges:
 
 
 class DemandHistory:
-    """The last hour of bins and of arrival records. The only mutable thing here; it holds no time of its own."""
+    """The newest bins and arrival records. The only mutable thing here; it holds no time of its own.
+
+    Attributes:
+        first_second: since when demand is known; silence counts as known.
+        last_arrival_second: of the newest bin in which a request came.
+    """
 
     def __init__(self, kept_s: int = KEPT_S) -> None:
         self._kept_s = kept_s
         self._bins: dict[int, Bin] = {}
-        self._arrivals: deque[Arrival] = deque()
+        self._arrivals: deque[Arrival] = deque(maxlen=KEPT_RECORDS)
         self.first_second: int | None = None
+        self.last_arrival_second: int | None = None
+
+    def cover(self, from_second: int) -> None:
+        """Demand is known from that second on, also where no bin says so."""
+        if self.first_second is None or from_second < self.first_second:
+            self.first_second = from_second
 
     def add_bin(self, reported: Bin) -> None:
         """Sum one router's bin in.
@@ -110,15 +137,14 @@ class DemandHistory:
         Raises:
             BadDemandError: a sum is NaN, infinite or negative.
         """
-        for name, value in zip(SUMS, _values(reported), strict=True):
-            if not (isfinite(value) and value >= 0):
-                raise BadDemandError(f"demand bin {reported.second}: {name} is {value}; bins hold sums of zero or more")
+        reported.check()
         held = self._bins.get(reported.second)
         if held is None:
             self._bins[reported.second] = held = Bin(reported.second)
         held.add(reported)
-        if self.first_second is None or reported.second < self.first_second:
-            self.first_second = reported.second
+        self.cover(reported.second)
+        if reported.arrivals > 0:
+            self.last_arrival_second = max(reported.second, self.last_arrival_second or 0)
 
     def add_arrivals(self, records: Iterable[Arrival]) -> None:
         """Append records; those of several routers may come interleaved.
@@ -126,35 +152,23 @@ class DemandHistory:
         Raises:
             BadDemandError: a record's number is NaN, infinite or negative.
         """
-        for record in records:
-            self._check(record)
-            self._arrivals.append(record)
-            self._sift_back()
-
-    @staticmethod
-    def _check(record: Arrival) -> None:
-        for name in ("arrival_s", "new_tokens", "cached_tokens", "target_s", "weight"):
-            value = getattr(record, name)
-            if not (isfinite(value) and value >= 0):
-                raise BadDemandError(f"demand record: {name} is {value}; give a finite number of zero or more")
-
-    def _sift_back(self) -> None:
-        """Keep the records sorted: late ones are few, and only a little late."""
-        records = self._arrivals
-        place = len(records) - 1
-        while place and records[place - 1].arrival_s > records[place].arrival_s:
-            records[place - 1], records[place] = records[place], records[place - 1]
-            place -= 1
+        batch = list(records)
+        for record in batch:
+            record.check()
+        if not batch:
+            return
+        first_s = min(record.arrival_s for record in batch)
+        while self._arrivals and self._arrivals[-1].arrival_s > first_s:
+            batch.append(self._arrivals.pop())
+        self._arrivals.extend(sorted(batch, key=attrgetter("arrival_s")))
 
     def trim(self, now_s: float) -> None:
-        """Forget what is older than an hour."""
+        """Forget what no window reaches back to."""
         oldest = now_s - self._kept_s
         for second in [second for second in self._bins if second < oldest]:
             del self._bins[second]
         while self._arrivals and self._arrivals[0].arrival_s < oldest:
             self._arrivals.popleft()
-        if self.first_second is not None:
-            self.first_second = max(self.first_second, int(oldest))
 
     def bins(self, from_s: float, until_s: float) -> Iterator[Bin]:
         """Bins that began at or after `from_s` and ended by `until_s`; empty seconds are left out."""
@@ -186,9 +200,11 @@ class DemandHistory:
         newest.reverse()
         return newest
 
-    def is_idle_since(self, from_s: float, until_s: float) -> bool:
-        """No request came in that span."""
-        return all(one.arrivals == 0 for one in self.bins(from_s, until_s))
+    def is_idle_since(self, from_s: float) -> bool:
+        """No request came since then, and the data reach back that far."""
+        if self.first_second is None or self.first_second > from_s:
+            return False
+        return self.last_arrival_second is None or self.last_arrival_second < from_s
 
 
 def quantile(values: Iterable[float], share: float) -> float:

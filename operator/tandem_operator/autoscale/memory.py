@@ -89,7 +89,7 @@ class Memory:
     last_decided_s: float | None = None
 
     def or_first(self, now_s: float, prefill: int, decode: int) -> "Memory":
-        """Itself; or, when it is empty, one that takes the sizes found as needed until now.
+        """Itself; or, before its first decision, one that takes the sizes found as needed until now.
 
         A new leader without history must not shrink on its first, shortest windows.
         """
@@ -97,6 +97,6 @@ class Memory:
             return self
         return replace(
             self,
-            prefill=replace(self.prefill, targets=(Sized(now_s, prefill),)),
-            decode=replace(self.decode, targets=(Sized(now_s, decode),)),
+            prefill=self.prefill.remembering(now_s, prefill, self.prefill.level),
+            decode=self.decode.remembering(now_s, decode, self.decode.level),
         )

@@ -27,7 +27,7 @@ def _zone(number: int, schedule: Schedule) -> ZoneInfo:
     try:
         return ZoneInfo(schedule.time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # the last for folders of the database, such as Europe
-        text = f"spec.autoscaling.schedules[{number}].timeZone {schedule.time_zone!r} is not in the time zone database"
+        text = f"schedules[{number}].timeZone {schedule.time_zone!r} is not in the time zone database"
         raise UnknownTimeZoneError(f"{text}: give an IANA name such as Europe/Berlin, or UTC") from None
 
 

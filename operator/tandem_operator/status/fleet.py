@@ -18,6 +18,7 @@ from tandem_operator.resources.metadata import build_selector
 from tandem_operator.status.facts import PATIENCE, Facts, Refusal, Verdict, gather_facts
 from tandem_operator.status.pools import judge_pool
 from tandem_operator.status.routing import judge_disaggregation, judge_kv_transfer, judge_router
+from tandem_operator.status.scaling import judge_autoscaler, judge_objectives, what_is_said
 from tandem_operator.status.summary import judge_ready, judge_reconciling, judge_stalled
 from tandem_operator.views import of_pool, read_all
 
@@ -35,6 +36,7 @@ def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = No
     """Statuses that tell the truth about a snapshot. `now` stamps the conditions that change."""
     facts = gather_facts(snapshot, now, refusal)
     verdicts = judge(facts)
+    said = what_is_said(snapshot)
     status = InferenceDeploymentStatus(
         observed_generation=snapshot.fleet.generation,
         conditions=_conditions(snapshot, verdicts, now),
@@ -42,6 +44,9 @@ def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = No
         kv_revision=facts.rollout.serving_kv,
         pools=[_pool_status(facts, role) for role in facts.pools],
         revisions=_revisions(facts),
+        objectives=said.objectives,
+        last_decision=said.decision,
+        autoscaler_memory=said.memory,
         ready_text=_ready_text(facts),
     )
     pools = {role: _worker_pool_status(snapshot, role, live) for role, live in snapshot.pools.items()}
@@ -56,10 +61,10 @@ def judge(facts: Facts) -> dict[ConditionType, Verdict]:
         ConditionType.ROUTER_READY: judge_router(facts),
         ConditionType.KV_TRANSFER_READY: judge_kv_transfer(facts),
         ConditionType.DISAGGREGATION_EFFECTIVE: judge_disaggregation(facts),
-        ConditionType.AUTOSCALER_ACTIVE: _judge_autoscaler(facts),
+        ConditionType.AUTOSCALER_ACTIVE: judge_autoscaler(facts),
     }
     if facts.snapshot.fleet.spec.objectives is not None:
-        parts[ConditionType.OBJECTIVES_MET] = _OBJECTIVES_UNJUDGED
+        parts[ConditionType.OBJECTIVES_MET] = judge_objectives(facts)
     stalled = judge_stalled(facts)
     ready = judge_ready(facts, stalled, parts)
     summary = {
@@ -68,20 +73,6 @@ def judge(facts: Facts) -> dict[ConditionType, Verdict]:
         ConditionType.STALLED: stalled,
     }
     return summary | parts
-
-
-_OBJECTIVES_UNJUDGED = Verdict(
-    Status.UNKNOWN,
-    Reason.NOT_MEASURED,
-    "this release does not act on spec.objectives; compare them with tandem_router_ttft_seconds and tpot_seconds",
-)
-
-
-def _judge_autoscaler(facts: Facts) -> Verdict:
-    if facts.snapshot.fleet.spec.autoscaling.mode == "External":
-        text = "whoever writes the scale of the WorkerPools decides their size"
-        return Verdict(Status.UNKNOWN, Reason.EXTERNAL, text)
-    return Verdict(Status.FALSE, Reason.FIXED, "spec.prefill.replicas and spec.decode.replicas decide")
 
 
 def build_unreadable_status(

@@ -22,15 +22,30 @@ def test_a_bin_that_is_not_over_is_not_counted():
     assert history.total(0, 11).arrivals == 3
 
 
-def test_an_hour_is_kept_and_no_more():
+def test_what_the_longest_window_needs_is_kept_and_no_more():
     """Memory is bounded, whatever comes."""
     history = DemandHistory()
     for second in range(0, 8000, 10):
         history.add_bin(Bin(second, arrivals=1))
         history.add_arrivals([Arrival(second, 1, 0, 1.0)])
     history.trim(8000)
-    assert history.total(0, 9000).arrivals == 360
-    assert len(history.arrivals(0, 10_000)) == 360
+    assert history.total(0, 9000).arrivals == 90
+    assert len(history.arrivals(0, 10_000)) == 90
+    history.add_arrivals(Arrival(8000, 1, 0, 1.0) for _ in range(20_000))
+    assert len(history.arrivals(0, 30_000)) == 10_000
+
+
+def test_silence_is_known_only_where_it_was_covered():
+    """An idle fleet has no bins; what a young leader has not seen is not idle."""
+    history = DemandHistory()
+    assert not history.is_idle_since(100)
+    history.cover(200)
+    assert not history.is_idle_since(100)
+    assert history.is_idle_since(200)
+    history.add_bin(Bin(300, arrivals=1))
+    assert not history.is_idle_since(250)
+    history.trim(9000)
+    assert history.is_idle_since(301)
 
 
 def test_records_that_come_late_are_put_in_order():
@@ -54,7 +69,9 @@ def test_a_bin_that_cannot_be_is_refused_by_field(bad):
     with pytest.raises(BadDemandError, match="new_tokens"):
         DemandHistory().add_bin(Bin(1, arrivals=1, new_tokens=bad))
     with pytest.raises(BadDemandError, match="target_s"):
-        DemandHistory().add_arrivals([Arrival(1, 1, 0, bad)])
+        DemandHistory().add_arrivals([Arrival(1, 1, 0, -1.0)])
+    with pytest.raises(BadDemandError, match="arrival_s"):
+        DemandHistory().add_arrivals([Arrival(bad, 1, 0, 1.0)])
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.2, 1), (0.21, 2), (0.5, 3), (0.95, 5), (1.0, 5)])

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -393,15 +393,10 @@ async def read_answer(reader: asyncio.StreamReader, *, is_head: bool = False) ->
     return RawAnswer(status, headers, bytes(body), is_whole)
 
 
-def connected(bench: Bench) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A raw connection to the router."""
-    return connected_to(bench.router.port)
-
-
 @asynccontextmanager
-async def connected_to(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A raw connection to a port on loopback."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+async def connected(bench: Bench) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A raw connection to the router."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", bench.router.port, limit=1 << 24)
     try:
         yield reader, writer
     finally:

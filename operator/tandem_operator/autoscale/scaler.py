@@ -1,0 +1,199 @@
+"""One fleet's autoscaler: what is known of its demand, what it remembers, and what it says. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tandem_api.router import FleetDemand
+from tandem_api.v1alpha1 import (
+    AutoscalerMemoryStatus,
+    DecisionStatus,
+    InferenceDeploymentSpec,
+    InferenceDeploymentStatus,
+    ObjectivesStatus,
+)
+from tandem_core.performance import PerformanceModel
+from tandem_core.profiles import UnknownProfileError
+from tandem_core.refit import Refit
+from tandem_operator.autoscale.configure import build_settings, is_decided, may_act, read_profile
+from tandem_operator.autoscale.decide import decide
+from tandem_operator.autoscale.decision import Decision, PoolDecision
+from tandem_operator.autoscale.intake import Intake
+from tandem_operator.autoscale.judge import build_judge
+from tandem_operator.autoscale.observation import Hold, Observation, PoolState
+from tandem_operator.autoscale.recall import build_memory_status, read_memory
+from tandem_operator.autoscale.report import Signature, build_decision_status, build_objectives_status, sign
+from tandem_operator.autoscale.schedules import UnknownTimeZoneError
+from tandem_operator.autoscale.settings import BadSettingsError, Role
+
+DEFAULT_STARTUP_S = 120.0  # before any worker of the fleet has been seen to start (research/autoscaling.md §1.2)
+REPORT_EVERY_S = 60.0  # numbers that drift are written that often
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSeen:
+    """One pool as the cluster shows it. `startup_s`: measured; None when no worker tells."""
+
+    desired: int
+    ready: int
+    pending_gpu_s: float = 0.0
+    startup_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The routers: how many should report, how many did, how new it is, and since when it is whole."""
+
+    expected: int
+    fresh: int
+    newest_s: float | None
+    covers_from: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What stands in status."""
+
+    objectives: ObjectivesStatus | None = None
+    decision: DecisionStatus | None = None
+    memory: AutoscalerMemoryStatus | None = None
+
+
+class Scaler:
+    """The state of one fleet, rebuilt from its status and from the routers' last minutes."""
+
+    def __init__(self, spec: InferenceDeploymentSpec, status: InferenceDeploymentStatus, now_s: float) -> None:
+        self.spec = spec
+        self._memory = read_memory(status.autoscaler_memory, now_s)
+        self._startup_s = _remembered_startups(status.autoscaler_memory)
+        self._intake = Intake(_shipped(spec))
+        self._signature: Signature = sign(status.last_decision)
+        self._said_s = now_s
+        self.said = Said(status.objectives, status.last_decision, status.autoscaler_memory)
+        self.decision: Decision | None = None
+
+    def follow(self, spec: InferenceDeploymentSpec) -> None:
+        """Take a spec that was edited. Demand stays; another engine is measured anew."""
+        before, after = _shipped(self.spec), _shipped(spec)
+        if before != after:
+            self._intake.refit = Refit(after) if after else None
+        self.spec = spec
+
+    def take(self, router: str, demand: FleetDemand, now_s: float) -> None:
+        """What a router tells of this fleet.
+
+        Raises:
+            BadDemandError: a number cannot be; nothing was taken, and the fleet holds for a minute.
+        """
+        self._intake.take(router, demand, build_judge(self.spec, self._intake.model), now_s)
+
+    def silence(self, router: str) -> None:
+        """A router has nothing to tell of this fleet."""
+        self._intake.silence(router)
+
+    def step(self, pools: Mapping[Role, PoolSeen], sources: Sources, now_s: float) -> bool:
+        """Decide once more. Returns whether there is news for the status."""
+        if sources.covers_from is not None:
+            self._intake.history.cover(sources.covers_from)
+        self._intake.trim(now_s)
+        self._measure(pools)
+        if not is_decided(self.spec):
+            self.decision = None
+            return self._say(None, now_s)
+        seen = self._observe(pools, sources, now_s)
+        self.decision = self._decide(seen)
+        return self._say(seen, now_s)
+
+    def wanted(self) -> dict[Role, int]:
+        """Sizes to write; empty when nothing may be written."""
+        if self.decision is None or self.decision.hold is not None or not may_act(self.spec):
+            return {}
+        return {"prefill": self.decision.prefill.workers, "decode": self.decision.decode.workers}
+
+    def _measure(self, pools: Mapping[Role, PoolSeen]) -> None:
+        """A fleet at zero has no worker to measure: then what was measured last counts."""
+        for role, pool in pools.items():
+            if pool.startup_s is not None:
+                self._startup_s[role] = pool.startup_s
+
+    def _observe(self, pools: Mapping[Role, PoolSeen], sources: Sources, now_s: float) -> Observation:
+        return Observation(
+            now_s=now_s,
+            demand=self._intake.history,
+            gauges=self._intake.gauges(),
+            newest_s=sources.newest_s,
+            sources_expected=sources.expected,
+            sources_fresh=sources.fresh,
+            prefill=self._pool(pools, "prefill"),
+            decode=self._pool(pools, "decode"),
+            residual=self._intake.residual,
+        )
+
+    def _pool(self, pools: Mapping[Role, PoolSeen], role: Role) -> PoolState:
+        seen = pools[role]
+        startup_s = self._startup_s.get(role, DEFAULT_STARTUP_S)
+        return PoolState(seen.desired, seen.ready, seen.pending_gpu_s, startup_s)
+
+    def _decide(self, seen: Observation) -> Decision:
+        fault = self._intake.fault(seen.now_s)
+        if fault is not None:
+            return _hold(seen, Hold("BadData", f"{fault}; restart that router"))
+        try:
+            moment = datetime.fromtimestamp(seen.now_s, UTC)
+            settings = build_settings(self.spec, moment, self._intake.model)
+        except (BadSettingsError, UnknownProfileError, UnknownTimeZoneError) as error:
+            return _hold(seen, Hold("ConfigInvalid", str(error)))
+        decision, self._memory = decide(settings, seen, self._memory)
+        return decision
+
+    def _say(self, seen: Observation | None, now_s: float) -> bool:
+        """News is another decision at once, and numbers that drifted once a minute."""
+        signature = sign(self.decision)
+        is_due = now_s - self._said_s >= REPORT_EVERY_S
+        is_other = signature != self._signature
+        if not is_due and not is_other:
+            return False
+        before, self._signature, self._said_s = self.said, signature, now_s
+        self.said = self._report(seen, now_s, is_other=is_other)
+        return self.said != before
+
+    def _report(self, seen: Observation | None, now_s: float, *, is_other: bool) -> Said:
+        objectives = self.spec.objectives
+        latency = build_objectives_status(objectives, self._intake.realised.latency()) if objectives else None
+        if self.decision is None or seen is None:
+            return Said(latency)
+        decision = self.said.decision
+        if is_other or decision is None:
+            decision = build_decision_status(self.decision, seen, acted=may_act(self.spec))
+        startup_s = (self._startup_s.get("prefill"), self._startup_s.get("decode"))
+        memory = build_memory_status(self._memory, startup_s, now_s)
+        return Said(latency, decision, _keep_if_same(self.said.memory, memory))
+
+
+def _keep_if_same(before: AutoscalerMemoryStatus | None, after: AutoscalerMemoryStatus) -> AutoscalerMemoryStatus:
+    """The older of two that differ in their time alone: at rest nothing is written."""
+    if before is not None and (before.prefill, before.decode) == (after.prefill, after.decode):
+        return before
+    return after
+
+
+def _remembered_startups(memory: AutoscalerMemoryStatus | None) -> dict[Role, float]:
+    known: dict[Role, float] = {}
+    if memory is not None and memory.prefill.startup_seconds is not None:
+        known["prefill"] = memory.prefill.startup_seconds
+    if memory is not None and memory.decode.startup_seconds is not None:
+        known["decode"] = memory.decode.startup_seconds
+    return known
+
+
+def _shipped(spec: InferenceDeploymentSpec) -> PerformanceModel | None:
+    """The speed that the spec names; None where it names none, or one that does not exist."""
+    try:
+        return read_profile(spec).performance
+    except (BadSettingsError, UnknownProfileError):
+        return None
+
+
+def _hold(seen: Observation, hold: Hold) -> Decision:
+    prefill, decode = seen.prefill.desired, seen.decode.desired
+    return Decision(seen.now_s, PoolDecision(prefill, prefill, "held"), PoolDecision(decode, decode, "held"), hold)
