@@ -198,8 +198,15 @@ def build_role(namespace: str, scope: Scope) -> list[dict[str, Any]]:
 def tandem_cluster(light_cluster: Cluster) -> Cluster:
     """The light cluster with our definitions."""
     light_cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    light_cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=20s")
+    wait_until(lambda: are_established(light_cluster), 60)
     return light_cluster
+
+
+def are_established(cluster: Cluster) -> bool:
+    """Whether the API server serves all definitions; `kubectl wait` fails on one that has no status yet."""
+    definitions = json.loads(cluster.kubectl("get", "crd", "-o", "json"))["items"]
+    conditions = [d.get("status", {}).get("conditions") or () for d in definitions]
+    return all(any(c["type"] == "Established" and c["status"] == "True" for c in found) for found in conditions)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,157 @@
+"""An operator that dies before or after any of its writes: the next one ends where an undisturbed one ends."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.operator.conftest import Installation, Kube, OperatorProcess, make_manifest, wait_until
+from integration.operator.crashing_operator import EXIT_CODE
+
+from tandem_operator.resources.names import RENDERED_ANNOTATION
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+PROGRAM = Path(__file__).with_name("crashing_operator.py")
+KINDS = "wpool,deploy,svc,pdb,netpol,secret"
+_OF_THE_SERVER = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
+CHANGE = {"engine": {"type": "sim", "dtype": "float16"}, "decode": {"replicas": 3}}
+
+
+@dataclass
+class Trial:
+    """Replicas of one name, one after the other, on one installation."""
+
+    installation: Installation
+    kube: Kube
+
+    def run_until_death(self, moment: str, number: int) -> bool:
+        """An operator that dies at a write. False when it came to rest before that many."""
+        with self.installation.replica(wait=False) as spare:
+            spare.stop()
+            doomed = self._doom(spare, moment, number)
+            wait_until(lambda: doomed.process.poll() is not None or self.is_settled(), 60, self.describe)
+            if doomed.process.poll() is None:
+                time.sleep(1)  # the last write is a status or an Event
+            died = doomed.process.poll() == EXIT_CODE
+            doomed.stop(9)
+            return died
+
+    def _doom(self, spare: OperatorProcess, moment: str, number: int) -> OperatorProcess:
+        flags = spare.command[spare.command.index("--kubeconfig") :]
+        spare.command = [sys.executable, str(PROGRAM), moment, str(number), *flags]
+        spare.start()
+        return spare
+
+    def run_to_the_end(self) -> None:
+        with self.installation.replica(wait=False):
+            wait_until(self.is_settled, 60, self.describe)
+
+    def is_settled(self) -> bool:
+        """Whether every fleet has the workers of its present spec, and of no other."""
+        fleets = self.kube.list("infd")
+        return bool(fleets) and all(map(is_settled, fleets))
+
+    def describe(self) -> str:
+        return str([fleet.get("status") for fleet in self.kube.list("infd")])
+
+    def collect(self, fleet: str) -> dict[str, Any]:
+        """All children and the status, without what is the server's own, or the fleet's name."""
+        objects = self.kube.list(KINDS, f"tandem.dev/fleet={fleet}")
+        children = {f"{o['kind']}/{o['metadata']['name'].removeprefix(fleet)}": normalize(o, fleet) for o in objects}
+        status = self.kube.get("infd", fleet)["status"]
+        return {**children, "status": {"ready": status["readyText"], "revisions": status["revisions"]}}
+
+
+def is_settled(fleet: dict[str, Any]) -> bool:
+    status = fleet.get("status") or {}
+    if status.get("observedGeneration") != fleet["metadata"]["generation"]:
+        return False
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    has_one_revision = [r["phase"] for r in status.get("revisions", ())] == ["Serving"]
+    return has_one_revision and conditions["DecodeReady"] == conditions["PrefillReady"] == "True"
+
+
+def normalize(obj: dict[str, Any], fleet: str) -> Any:
+    """What the operator decided of an object."""
+    kept = copy.deepcopy({name: value for name, value in obj.items() if name not in ("status", "data")})
+    for name in _OF_THE_SERVER:
+        kept["metadata"].pop(name, None)
+    for owner in kept["metadata"].get("ownerReferences", ()):
+        owner.pop("uid")
+    for name in ("deployment.kubernetes.io/revision", RENDERED_ANNOTATION):  # a count, and a digest over the name
+        kept["metadata"].get("annotations", {}).pop(name, None)
+    kept.get("spec", {}).pop("clusterIP", None)
+    return rename(kept, fleet)
+
+
+def rename(value: Any, fleet: str) -> Any:
+    if isinstance(value, dict):
+        return {rename(key, fleet): rename(entry, fleet) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [rename(entry, fleet) for entry in value]
+    return value.replace(fleet, "FLEET") if isinstance(value, str) else value
+
+
+@pytest.fixture(scope="module")
+def trial(installation: Installation) -> Trial:
+    return Trial(installation, Kube(installation.cluster, installation.namespace))
+
+
+def reach_undisturbed(trial: Trial, phase: str) -> dict[str, Any]:
+    """The end state of a creation, or of a rollout, that nothing disturbs."""
+    fleet = f"calm-{phase}"
+    with trial.installation.replica(wait=False):
+        trial.kube.apply(make_manifest(fleet))
+        wait_until(trial.is_settled, 60, trial.describe)
+        if phase == "rollout":
+            trial.kube.apply(make_manifest(fleet, **CHANGE))
+            wait_until(trial.is_settled, 60, trial.describe)
+    end = trial.collect(fleet)
+    trial.kube.run("delete", "infd", fleet, "--wait=false")
+    return end
+
+
+def die_and_recover(trial: Trial, fleet: str, phase: str, moment: str, number: int) -> tuple[bool, dict[str, Any]]:
+    """One fleet through one phase with one death. Returns whether anybody died, and the end state."""
+    trial.kube.apply(make_manifest(fleet))
+    if phase == "rollout":
+        trial.run_to_the_end()
+        trial.kube.apply(make_manifest(fleet, **CHANGE))
+    died = trial.run_until_death(moment, number)
+    trial.run_to_the_end()
+    end = trial.collect(fleet)
+    trial.kube.run("delete", "infd", fleet, "--wait=false")
+    return died, end
+
+
+def test_a_death_in_the_middle_of_a_creation_is_made_good(trial: Trial) -> None:
+    undisturbed = reach_undisturbed(trial, "creation")
+    died, end = die_and_recover(trial, "sample", "creation", "after", 4)
+    assert died
+    assert end == undisturbed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("phase", ["creation", "rollout"])
+def test_a_death_at_any_write_is_made_good(
+    trial: Trial, capsys: pytest.CaptureFixture[str], phase: str, moment: str
+) -> None:
+    """For all n: until an operator comes to rest without having made n writes."""
+    undisturbed = reach_undisturbed(trial, phase)
+    number = 1
+    while True:
+        died, end = die_and_recover(trial, f"{phase[:2]}{moment[:2]}{number}", phase, moment, number)
+        assert end == undisturbed, f"{moment} write {number} of a {phase}"
+        if not died:
+            break
+        number += 1
+    with capsys.disabled():
+        print(f"\noperator: died {moment} each of the {number - 1} writes of a {phase}; every end state was the same")
+    assert number > 5
