@@ -13,7 +13,9 @@ ROLE = "tandem.dev/role"  # what a worker does: prefill, decode, or mixed
 POOL = "tandem.dev/pool"  # the WorkerPool it counts for: prefill or decode (a mixed worker is in the decode pool)
 KV_REVISION = "tandem.dev/kv-revision"
 TEMPLATE_REVISION = "tandem.dev/template-revision"
+REVISION = "tandem.dev/revision"  # of a ControllerRevision: all templates of the fleet together
 
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"  # Kubernetes' own: the lowest goes first
 HTTP_PORT_ANNOTATION = "tandem.dev/http-port"
 KV_PORT_ANNOTATION = "tandem.dev/kv-port"
 ADMIN_PORT_ANNOTATION = "tandem.dev/admin-port"

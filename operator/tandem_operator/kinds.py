@@ -32,6 +32,7 @@ class Kind:
 INFERENCE_DEPLOYMENT = Kind(labels.GROUP, labels.VERSION, "InferenceDeployment", "inferencedeployments")
 WORKER_POOL = Kind(labels.GROUP, labels.VERSION, "WorkerPool", "workerpools")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
+CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 SERVICE = Kind("", "v1", "Service", "services")
 POD = Kind("", "v1", "Pod", "pods")
 SECRET = Kind("", "v1", "Secret", "secrets")
@@ -43,6 +44,7 @@ LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 WATCHED = (
     INFERENCE_DEPLOYMENT,
     WORKER_POOL,
+    CONTROLLER_REVISION,
     DEPLOYMENT,
     POD,
     SERVICE,
@@ -53,6 +55,7 @@ WATCHED = (
 
 SELECTORS = {
     WORKER_POOL: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
+    CONTROLLER_REVISION: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     DEPLOYMENT: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     SERVICE: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     POD_DISRUPTION_BUDGET: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",

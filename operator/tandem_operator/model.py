@@ -85,6 +85,7 @@ class Snapshot:
     defaults: Defaults
     keys: FleetKeys
     pools: Mapping[str, Manifest] = field(default_factory=dict)  # role → WorkerPool
+    revisions: tuple[Manifest, ...] = ()  # ControllerRevisions
     deployments: tuple[Manifest, ...] = ()
     services: Mapping[str, Manifest] = field(default_factory=dict)  # name → object
     budgets: Mapping[str, Manifest] = field(default_factory=dict)

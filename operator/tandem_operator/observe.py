@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from tandem_api.v1alpha1 import InferenceDeploymentSpec, InferenceDeploymentStatus
 from tandem_operator.autoscale.scaler import Said
 from tandem_operator.kinds import (
+    CONTROLLER_REVISION,
     DEPLOYMENT,
     NETWORK_POLICY,
     POD,
@@ -74,12 +75,14 @@ def observe(
         kind: _owned(store.children(kind, key).values(), pool_uids)
         for kind in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)
     }
+    revisions = _owned(store.children(CONTROLLER_REVISION, key).values(), {fleet.uid})
     policies = _owned(store.children(NETWORK_POLICY, key).values(), {fleet.uid})
     return Snapshot(
         fleet=fleet,
         defaults=defaults,
         keys=secrets[0],
         pools={pool["spec"]["role"]: pool for pool in pools},
+        revisions=tuple(revisions),
         deployments=tuple(by_pool[DEPLOYMENT]),
         services=_by_name(by_pool[SERVICE]),
         budgets=_by_name(by_pool[POD_DISRUPTION_BUDGET]),

@@ -56,7 +56,8 @@ ACCESS = (
     Access(Scope.FLEET, kinds.WORKER_POOL, ("patch",), "scale"),
     Access(Scope.FLEET, kinds.DEPLOYMENT, (*_WATCH, *_APPLY, "delete")),
     Access(Scope.FLEET, kinds.DEPLOYMENT, ("patch",), "scale"),
-    Access(Scope.FLEET, kinds.POD, _WATCH),
+    Access(Scope.FLEET, kinds.CONTROLLER_REVISION, (*_WATCH, *_APPLY, "delete")),
+    Access(Scope.FLEET, kinds.POD, (*_WATCH, "patch")),  # patch: which one to delete first
     Access(Scope.FLEET, kinds.SERVICE, (*_WATCH, *_APPLY)),
     Access(Scope.FLEET, kinds.POD_DISRUPTION_BUDGET, (*_WATCH, *_APPLY)),
     Access(Scope.FLEET, kinds.NETWORK_POLICY, (*_WATCH, *_APPLY)),

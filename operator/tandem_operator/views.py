@@ -16,6 +16,7 @@ class Workers:
     name: str
     uid: str
     pool: str
+    role: str  # what its workers do: prefill, decode or mixed
     kv_revision: str
     template_revision: str
     desired: int
@@ -38,17 +39,19 @@ def read_workers(deployment: Manifest) -> Workers:
     metadata, status = deployment["metadata"], deployment.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
-    seen = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
     marks = metadata["labels"]
+    desired = deployment["spec"].get("replicas", 1)
     return Workers(
         name=metadata["name"],
         uid=metadata["uid"],
         pool=marks.get(labels.POOL, ""),
+        role=marks.get(labels.ROLE, ""),
         kv_revision=marks.get(labels.KV_REVISION, ""),
         template_revision=marks.get(labels.TEMPLATE_REVISION, ""),
-        desired=deployment["spec"].get("replicas", 1),
+        desired=desired,
         ready=status.get("readyReplicas", 0),
-        available=status.get("availableReplicas", 0) if seen else 0,
+        # A template never changes, so that a status of an older generation is wrong about workers that go, at most.
+        available=min(status.get("availableReplicas", 0), desired),
         total=status.get("replicas", 0),
         created=metadata.get("creationTimestamp", ""),
         has_served=progressing.get("reason") == "NewReplicaSetAvailable",
@@ -66,6 +69,17 @@ def read_all(deployments: Sequence[Manifest]) -> tuple[Workers, ...]:
 def of_pool(workers: Sequence[Workers], role: str) -> tuple[Workers, ...]:
     """Those of one pool."""
     return tuple(w for w in workers if w.pool == role)
+
+
+def template_of(pod: Manifest) -> str | None:
+    """The template revision of a worker's pod."""
+    found: str | None = (pod["metadata"].get("labels") or {}).get(labels.TEMPLATE_REVISION)
+    return found
+
+
+def is_ended(pod: Manifest) -> bool:
+    """Whether the pod's containers have ended for good."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def parse_time(text: str | None) -> datetime | None:

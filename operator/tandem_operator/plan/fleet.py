@@ -1,17 +1,18 @@
 """The plan of one fleet: what should exist, less what exists already."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tandem_operator.diff import first_difference
 from tandem_operator.kinds import DEPLOYMENT, WORKER_POOL, Manifest
 from tandem_operator.model import Action, Apply, CreatePool, Delete, PoolRole, Scale, Snapshot
-from tandem_operator.plan.images import decide_images
+from tandem_operator.plan.history import decide_templates, plan_history
 from tandem_operator.plan.rollout import Rollout, decide_rollout
-from tandem_operator.plan.sizes import decide_sizes, plan_scale
-from tandem_operator.plan.templates import keep_template
+from tandem_operator.plan.sizes import plan_scale
 from tandem_operator.resources.deployment import build_deployment
 from tandem_operator.resources.disruption_budget import build_disruption_budget
 from tandem_operator.resources.keys_secret import build_keys_secret
+from tandem_operator.resources.kept_revision import RoleTemplate
 from tandem_operator.resources.names import policy_name, pool_name
 from tandem_operator.resources.network_policy import build_network_policy
 from tandem_operator.resources.service import build_service
@@ -26,9 +27,11 @@ def plan_fleet(snapshot: Snapshot) -> tuple[Action, ...]:
     Empty when nothing differs, and when the spec has a problem: then what serves stays as it is. The children of a
     pool that is yet to be born are planned once it is.
     """
-    if find_problem(snapshot.fleet.spec) is not None:
+    rollout = decide_rollout(snapshot)
+    if find_problem(snapshot.fleet.spec) is not None or rollout.wanted.problem is not None:
         return ()
-    return (*_plan_shared(snapshot), *_plan_pools(snapshot), *_plan_workers(snapshot))
+    asked = replace(snapshot, fleet=rollout.wanted.fleet)  # as if the spec asked for just what should run
+    return (*_plan_shared(asked), *_plan_pools(asked, rollout), *_plan_workers(asked, rollout))
 
 
 def _plan_shared(snapshot: Snapshot) -> Iterator[Action]:
@@ -39,8 +42,8 @@ def _plan_shared(snapshot: Snapshot) -> Iterator[Action]:
     yield from _plan_apply(policy, snapshot.policies.get(policy_name(fleet.key.name)))
 
 
-def _plan_pools(snapshot: Snapshot) -> Iterator[Action]:
-    for role, size in decide_sizes(snapshot.fleet, snapshot.pools).items():
+def _plan_pools(snapshot: Snapshot, rollout: Rollout) -> Iterator[Action]:
+    for role, size in rollout.sizes.items():
         pool = snapshot.pools.get(role)
         if pool is None:
             yield CreatePool(build_newborn_worker_pool(snapshot.fleet, role, size), f"the {role} pool does not exist")
@@ -58,38 +61,36 @@ def _plan_live_pool(snapshot: Snapshot, role: PoolRole, pool: Manifest, size: in
     yield from _plan_apply(build_disruption_budget(fleet, role, pool), snapshot.budgets.get(name))
 
 
-def _plan_workers(snapshot: Snapshot) -> Iterator[Action]:
+def _plan_workers(snapshot: Snapshot, rollout: Rollout) -> Iterator[Action]:
     workers = read_all(snapshot.deployments)
-    sizes = decide_sizes(snapshot.fleet, snapshot.pools)
-    rollout = decide_rollout(snapshot.fleet, workers, sizes)
-    for role, size in sizes.items():
-        yield from _plan_target(snapshot, rollout, role, size, workers)
-        yield from _plan_old(rollout, role, size)
+    templates = decide_templates(snapshot, rollout.wanted, rollout.history, workers)
+    yield from plan_history(snapshot, rollout.wanted, rollout.history, templates, workers)
+    for role, count in rollout.counts.items():
+        yield from _plan_target(snapshot, rollout, role, templates[role], count)
+    yield from _plan_old(rollout)
     for retirement in rollout.retire:
         yield _delete_workers(retirement.workers, retirement.reason)
     yield from _plan_unwanted_pool(snapshot, workers)
 
 
 def _plan_target(
-    snapshot: Snapshot, rollout: Rollout, role: PoolRole, size: int, workers: tuple[Workers, ...]
+    snapshot: Snapshot, rollout: Rollout, role: PoolRole, template: RoleTemplate, count: int
 ) -> Iterator[Action]:
     """The Deployment of the wanted template: born, repaired, resized."""
     pool, target = snapshot.pools.get(role), rollout.targets[role]
-    if pool is None or (target is None and role not in rollout.may_create):
+    if pool is None or (target is None and not count and rollout.sizes[role]):
         return
-    images = decide_images(snapshot.fleet.spec, rollout.target_kv, workers, snapshot.defaults)
-    rendered = build_deployment(snapshot.fleet, role, pool, images, size)
-    live = target.manifest if target else None
-    yield from _plan_apply(keep_template(rendered, live), live)
+    rendered = build_deployment(snapshot.fleet, role, pool, template, count)
+    yield from _plan_apply(rendered, target.manifest if target else None)
 
 
-def _plan_old(rollout: Rollout, role: PoolRole, size: int) -> Iterator[Action]:
-    """Old workers that stay for now never number more than the pool should have."""
-    leaving = {retirement.workers.name for retirement in rollout.retire}
-    for workers in of_pool(rollout.old, role):
-        if workers.name not in leaving and workers.desired > size:
-            namespace = workers.manifest["metadata"]["namespace"]
-            yield Scale(namespace, workers.name, size, f"the {role} pool has {size} workers", DEPLOYMENT)
+def _plan_old(rollout: Rollout) -> Iterator[Action]:
+    """Old workers that stay for now."""
+    for workers in rollout.old:
+        count = rollout.kept.get(workers.name, workers.desired)
+        if count != workers.desired:
+            reason = f"new workers carry {float(rollout.share):.0%} of {workers.pool}, and may reach {float(rollout.goal):.0%}"
+            yield Scale(workers.manifest["metadata"]["namespace"], workers.name, count, reason, DEPLOYMENT)
 
 
 def _plan_unwanted_pool(snapshot: Snapshot, workers: tuple[Workers, ...]) -> Iterator[Action]:

@@ -1,16 +1,27 @@
-"""How one template replaces another.
+"""Where a fleet stands between its templates, and how many workers of each it may have now.
 
 A pair of prefill and decode workers works only within one kv-revision. So a change of it brings up *both* roles beside
-the old ones, moves the traffic, and only then retires the old ones; a change of one role's template alone replaces that
-role alone. Progress is read from the cluster each time: nothing is remembered.
+the old ones, in the fleet's own ratio, moves the traffic as far as the scarcer role can carry it, and retires the old
+ones as a unit; a change of one role's template alone replaces that role alone. Workers are counted anew each time; what
+must be remembered (the step, the stable revision, a rejection) is in `status.rollout`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
-from tandem_operator.model import Fleet, PoolRole
+from tandem_api import labels
+from tandem_operator.kinds import Manifest
+from tandem_operator.model import Fleet, PoolRole, Snapshot
+from tandem_operator.plan.budgets import decide_budget
+from tandem_operator.plan.history import read_history
+from tandem_operator.plan.pace import WHOLE, Count, Lane, Move, clear_first, decide_moves, freeze, ready_share
+from tandem_operator.plan.sizes import decide_sizes
+from tandem_operator.plan.traffic import decide_weights
+from tandem_operator.plan.wanted import Wanted, decide_wanted, find_kept
+from tandem_operator.resources.kept_revision import Kept
 from tandem_operator.resources.revisions import kv_revision, template_revision
-from tandem_operator.views import Workers, of_pool
+from tandem_operator.views import Workers, is_ended, of_pool, read_all, template_of
 
 
 @dataclass(frozen=True)
@@ -23,104 +34,237 @@ class Retirement:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Where a fleet stands between its templates, and what may be done about it now."""
+    """Where a fleet stands, and what may be done about it now.
 
+    Attributes:
+        sizes: wanted size of each pool.
+        targets: the Deployment of the wanted template, where it exists.
+        counts: workers that the wanted template of each pool may have now.
+        old: Deployments of other templates; `kept`: name of one that stays → workers that it should have.
+        weights: kv-revision → percent of the traffic.
+        goal: share of the pools that the new workers may make up now; `share`: what those that are ready carry.
+        is_stuck: nothing moves, nothing is awaited: the budgets leave no room.
+    """
+
+    wanted: Wanted
+    history: tuple[Kept, ...]
     target_kv: str
-    serving_kv: str  # the kv-revision that should get the traffic
-    targets: Mapping[PoolRole, Workers | None]  # the Deployment of the wanted template, where it exists
+    serving_kv: str
+    sizes: Mapping[PoolRole, int]
+    targets: Mapping[PoolRole, Workers | None]
+    counts: Mapping[PoolRole, int]
     old: tuple[Workers, ...]
+    kept: Mapping[str, int]
     retire: tuple[Retirement, ...]
-    may_create: frozenset[PoolRole]
+    weights: Mapping[str, int]
+    goal: Fraction
+    share: Fraction
+    is_stuck: bool
 
     @property
     def is_done(self) -> bool:
         """Whether only the wanted templates are left."""
         return not self.old and all(self.targets.values())
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether only the wanted templates are left, and all their workers are ready."""
+        return self.is_done and self.share == WHOLE
 
-def decide_rollout(fleet: Fleet, workers: Sequence[Workers], sizes: Mapping[PoolRole, int]) -> Rollout:
-    """Where the fleet stands. `workers` are all its Deployments, `sizes` the wanted size of each pool."""
-    wanted = {role: template_revision(fleet.spec, role) for role in fleet.pool_roles()}
-    targets = {role: _find(of_pool(workers, role), revision) for role, revision in wanted.items()}
+
+def decide_rollout(snapshot: Snapshot) -> Rollout:
+    """Where the fleet of a snapshot stands."""
+    history = read_history(snapshot)
+    wanted = decide_wanted(snapshot.fleet, history)
+    workers = read_all(snapshot.deployments)
+    sizes = decide_sizes(wanted.fleet, snapshot.pools)
+    names = {role: template_revision(wanted.fleet.spec, role) for role in wanted.fleet.pool_roles()}
+    targets = {role: _find(of_pool(workers, role), name) for role, name in names.items()}
     old = tuple(w for w in workers if w not in targets.values())
-    target_kv = kv_revision(fleet.spec)
-    ready = {role: _is_ready(target, sizes[role]) for role, target in targets.items()}
-    serving_kv = _decide_serving(fleet, workers, target_kv, all_ready=all(ready.values()))
-    standing = _Standing(fleet, target_kv, serving_kv, ready, old)
-    return Rollout(target_kv, serving_kv, targets, old, standing.retirements(), standing.may_create(bool(workers)))
+    return _Standing(snapshot, wanted, history, sizes, names, targets, old, kv_revision(wanted.fleet.spec)).decide()
+
+
+def traffic_kv(fleet: Fleet) -> str | None:
+    """The kv-revision that most of the traffic was last given to."""
+    given = [r for r in fleet.status.revisions if r.traffic_percent > 0]
+    return max(given, key=lambda r: r.traffic_percent).kv_revision if given else None
+
+
+def decide_goal(wanted: Wanted, has_serving_old: bool) -> Fraction:
+    """The share that the wanted revision may reach: the current step's, if its way leads over steps."""
+    rollout, memory = wanted.fleet.spec.rollout, wanted.fleet.status.rollout
+    if wanted.source != "spec" or not rollout.steps or not has_serving_old:
+        return WHOLE
+    step = memory.step if memory is not None and memory.revision == wanted.revision else 0
+    return Fraction(rollout.steps[step].percent, 100) if step < len(rollout.steps) else WHOLE
 
 
 def _find(workers: Sequence[Workers], template: str) -> Workers | None:
     return next((w for w in workers if w.template_revision == template), None)
 
 
-def _is_ready(target: Workers | None, size: int) -> bool:
-    return target is not None and target.is_available(size)
-
-
-def traffic_kv(fleet: Fleet) -> str | None:
-    """The kv-revision that the routers were last told to use."""
-    return next((r.kv_revision for r in fleet.status.revisions if r.traffic_percent > 0), None)
-
-
-def _decide_serving(fleet: Fleet, workers: Sequence[Workers], target_kv: str, *, all_ready: bool) -> str:
-    """The new revision once all its pools are ready; until then whatever served before."""
-    if all_ready:
-        return target_kv
-    present = {w.kv_revision for w in workers}
-    told = traffic_kv(fleet)
-    if told in present and told is not None:
-        return told
-    # The status was lost. The newest revision that has served is the best guess; all of `workers` is newest first.
-    return next((w.kv_revision for w in workers if w.has_served or w.available), target_kv)
-
-
 @dataclass(frozen=True)
 class _Standing:
-    fleet: Fleet
-    target_kv: str
-    serving_kv: str
-    ready: Mapping[PoolRole, bool]
+    """What the decision is made from. `names`: wanted template of each role; `kv`: the wanted kv-revision."""
+
+    snapshot: Snapshot
+    wanted: Wanted
+    history: tuple[Kept, ...]
+    sizes: Mapping[PoolRole, int]
+    names: Mapping[PoolRole, str]
+    targets: Mapping[PoolRole, Workers | None]
     old: tuple[Workers, ...]
+    kv: str
 
-    def retirements(self) -> tuple[Retirement, ...]:
-        if self.fleet.spec.rollout.paused:
-            return ()
-        reasons = ((w, self._why_retire(w)) for w in self.old)
-        return tuple(Retirement(w, reason) for w, reason in reasons if reason)
+    def decide(self) -> Rollout:
+        serving_old = [w for w in self.old if not self._is_doomed(w)]
+        goal = decide_goal(self.wanted, bool(serving_old))
+        lanes = {role: self._lane(role) for role in self.sizes}
+        groups = self._groups()
+        moves = self._decide_moves(lanes, groups, goal)
+        kept = self._kept(moves)
+        retire = tuple(self._retirements(kept))
+        leaving = {retirement.workers.name for retirement in retire}
+        weights = decide_weights(self._capacities(), self.kv, goal, traffic_kv(self.wanted.fleet))
+        rolling = {role: lanes[role] for group in groups for role in group if lanes[role].olds} or lanes
+        return Rollout(
+            wanted=self.wanted,
+            history=self.history,
+            target_kv=self.kv,
+            serving_kv=max(weights, key=lambda kv: (weights[kv], kv == self.kv), default=self.kv),
+            sizes=self.sizes,
+            targets=self.targets,
+            counts={role: move.new for role, move in moves.items()},
+            old=self.old,
+            kept={name: count for name, count in kept.items() if name not in leaving},
+            retire=retire,
+            weights=weights,
+            goal=goal,
+            share=ready_share(lanes if self._changes_kv() else rolling),
+            is_stuck=not self.is_paused and _is_stuck(lanes, moves, goal),
+        )
 
-    def may_create(self, exists: bool) -> frozenset[PoolRole]:
-        roles = self.fleet.pool_roles()
-        if self.fleet.spec.rollout.paused:
-            return frozenset() if exists else frozenset(roles)
-        if self.fleet.spec.rollout.strategy == "Surge":
-            return frozenset(roles)
-        return frozenset(role for role in roles if not self._is_blocked(role))
+    @property
+    def is_paused(self) -> bool:
+        return self.wanted.fleet.spec.rollout.paused
 
-    def _is_blocked(self, role: PoolRole) -> bool:
-        """Recreate: the new workers of a role need the GPUs of the old ones, and of both roles when KV changes."""
-        return any(w.pool == role or w.kv_revision != self.target_kv for w in self.old)
+    def _changes_kv(self) -> bool:
+        return any(w.kv_revision != self.kv for w in self.old)
 
-    def _why_retire(self, workers: Workers) -> str | None:
-        if self.fleet.spec.rollout.strategy == "Recreate":
-            return "rollout.strategy is Recreate: old workers go first"
-        if workers.kv_revision == self.target_kv:
-            return self._why_retire_role(workers)
-        return self._why_retire_pair(workers)
+    def _groups(self) -> list[tuple[PoolRole, ...]]:
+        """Pools that change together: all of them when KV changes, else each for itself."""
+        return [tuple(self.sizes)] if self._changes_kv() else [(role,) for role in self.sizes]
 
-    def _why_retire_role(self, workers: Workers) -> str | None:
-        """Its kv-revision stays; only the template of its role is another."""
-        if any(workers.pool == role and ready for role, ready in self.ready.items()):
-            return "its successor serves"
-        if not workers.has_served and not workers.available:
+    def _decide_moves(
+        self, lanes: Mapping[PoolRole, Lane], groups: Iterable[tuple[PoolRole, ...]], goal: Fraction
+    ) -> dict[PoolRole, Move]:
+        moves: dict[PoolRole, Move] = {}
+        for group in groups:
+            together = {role: lanes[role] for role in group}
+            if self.is_paused:
+                moves |= {role: self._freeze(lane) for role, lane in together.items()}
+            elif self.wanted.fleet.spec.rollout.strategy == "Recreate":
+                is_clear = not any(lane.old_desired or lane.leaving for lane in together.values())
+                moves |= {role: clear_first(lane, is_clear=is_clear) for role, lane in together.items()}
+            else:
+                has_old = any(lane.olds for lane in together.values())
+                moves |= decide_moves(together, goal if has_old else WHOLE)
+        return moves
+
+    def _freeze(self, lane: Lane) -> Move:
+        return freeze(lane) if self.old or any(self.targets.values()) else Move(lane.budget.size, ())
+
+    def _lane(self, role: PoolRole) -> Lane:
+        target = self.targets[role]
+        olds = self._olds_of(role)
+        doomed = sum(w.desired for w in of_pool(self.old, role) if self._is_doomed(w))
+        draining = sum(1 for pod in self.snapshot.pods if self._is_leaving(pod, role))
+        return Lane(
+            budget=decide_budget(self.wanted.fleet.spec.rollout, self.sizes[role]),
+            new=Count(target.desired, target.available) if target else Count(),
+            olds=tuple(Count(w.desired, w.available) for w in olds),
+            leaving=doomed + draining,
+        )
+
+    def _olds_of(self, role: str) -> tuple[Workers, ...]:
+        """Old Deployments of a pool that count, the one to keep longest first."""
+        told = {r.kv_revision: r.traffic_percent for r in self.wanted.fleet.status.revisions}
+        olds = [w for w in of_pool(self.old, role) if not self._is_doomed(w)]
+        return tuple(sorted(olds, key=lambda w: (not self._is_stable(w), -told.get(w.kv_revision, 0), w.name)))
+
+    def _is_leaving(self, pod: Manifest, role: PoolRole) -> bool:
+        """A worker of an older template that is told to stop, or will be, since its Deployment has gone."""
+        marks, template = pod["metadata"].get("labels") or {}, template_of(pod)
+        if marks.get(labels.POOL) != role or template == self.names[role] or is_ended(pod):
+            return False
+        return "deletionTimestamp" in pod["metadata"] or all(w.template_revision != template for w in self.old)
+
+    def _is_stable(self, workers: Workers) -> bool:
+        """Part of the last revision that ran alone."""
+        status = self.wanted.fleet.status.rollout
+        kept = find_kept(self.history, status.stable) if status else None
+        return kept is not None and any(
+            template.template_revision == workers.template_revision for template in kept.templates.values()
+        )
+
+    def _is_doomed(self, workers: Workers) -> bool:
+        """Superseded before it ever served."""
+        return not (workers.has_served or workers.available or self.is_paused or self._is_stable(workers))
+
+    def _kept(self, moves: Mapping[PoolRole, Move]) -> dict[str, int]:
+        """Old Deployment → workers that it should have."""
+        kept = {w.name: 0 if self._is_doomed(w) else w.desired for w in self.old}
+        for role, move in moves.items():
+            olds = self._olds_of(role)
+            kept |= {w.name: count for w, count in zip(olds, move.olds, strict=True)}
+        return kept | {w.name: w.desired for w in self.old if kept[w.name] == 0 and self._still_told(w)}
+
+    def _still_told(self, workers: Workers) -> bool:
+        """Routers were told to send requests there: first they are told otherwise. Recreate does not wait."""
+        if workers.kv_revision == self.kv or self._is_doomed(workers) or self._recreates():
+            return False
+        return any(r.kv_revision == workers.kv_revision and r.traffic_percent for r in self.wanted.fleet.status.revisions)
+
+    def _recreates(self) -> bool:
+        return self.wanted.fleet.spec.rollout.strategy == "Recreate"
+
+    def _retirements(self, kept: Mapping[str, int]) -> Iterable[Retirement]:
+        """Deployments without workers to keep; those of an old kv-revision go as a unit."""
+        if self.is_paused:
+            return
+        for w in self.old:
+            unit = [o for o in self.old if o.kv_revision == w.kv_revision] if w.kv_revision != self.kv else [w]
+            rest = [o for o in unit if o.pool in self.sizes]  # without those of a pool that the spec no longer has
+            if all(kept[o.name] == 0 for o in rest) and (rest or not self._still_told(w)):
+                yield Retirement(w, self._why_retire(w))
+
+    def _why_retire(self, workers: Workers) -> str:
+        if self._is_doomed(workers):
             return "superseded before it ever served"
-        return None
+        if self._recreates():
+            return "rollout.strategy is Recreate: old workers go first"
+        if workers.kv_revision == self.kv:
+            return "its successor serves"
+        return "the new workers serve and have the traffic"
 
-    def _why_retire_pair(self, workers: Workers) -> str | None:
-        """Its kv-revision goes, with both roles."""
-        told = traffic_kv(self.fleet)
-        if told is None or workers.kv_revision in (told, self.serving_kv):
-            return None
-        if told != self.target_kv:
-            return "superseded: neither serving nor wanted"
-        return "both new pools serve and have the traffic" if all(self.ready.values()) else None
+    def _capacities(self) -> dict[str, Fraction]:
+        """kv-revision that has workers → share of the fleet that its ready pairs can carry."""
+        workers = (*self.old, *filter(None, self.targets.values()))
+        return {kv: self._capacity([w for w in workers if w.kv_revision == kv]) for kv in {w.kv_revision for w in workers}}
+
+    def _capacity(self, workers: Sequence[Workers]) -> Fraction:
+        ready = {role: sum(w.available for w in of_pool(workers, role)) for role in self.sizes}
+        shares = (Fraction(ready[role], size) for role, size in self.sizes.items() if size)
+        return min((*shares, WHOLE))
+
+
+def _is_stuck(lanes: Mapping[PoolRole, Lane], moves: Mapping[PoolRole, Move], goal: Fraction) -> bool:
+    """Templates differ, and no budget lets a worker come or go."""
+    rolling = [(lane, moves[role]) for role, lane in lanes.items() if lane.olds and lane.budget.size]
+    if not rolling or any(lane.leaving for lane, _ in rolling):
+        return False
+    moves_on = any(
+        move.new != lane.new.desired or move.olds != tuple(old.desired for old in lane.olds) for lane, move in rolling
+    )
+    awaits = any(lane.new.ready < lane.new.desired for lane, _ in rolling)
+    return not moves_on and not awaits and all(lane.new.desired < goal * lane.budget.size for lane, _ in rolling)

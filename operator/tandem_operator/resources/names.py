@@ -5,7 +5,6 @@ from tandem_operator.model import Key, PoolRole
 OPERATOR_MANAGER = "tandem-operator"
 SCALE_MANAGER = "tandem-scale"  # owns WorkerPool.spec.replicas and nothing else, so that scaling never fights applying
 
-RENDERED_ANNOTATION = "tandem.dev/rendered"  # digest of the pod template as this operator rendered it
 ENGINE_IMAGE_ANNOTATION = "tandem.dev/engine-image"
 WORKER_IMAGE_ANNOTATION = "tandem.dev/worker-image"
 
@@ -18,6 +17,11 @@ def pool_name(fleet: str, role: PoolRole) -> str:
 def deployment_name(fleet: str, role: PoolRole, template_revision: str) -> str:
     """Deployment of one role and template."""
     return f"{fleet}-{role}-{template_revision}"
+
+
+def revision_name(fleet: str, revision: str) -> str:
+    """ControllerRevision that keeps the templates of one revision."""
+    return f"{fleet}-{revision}"
 
 
 def policy_name(fleet: str) -> str:
