@@ -77,7 +77,11 @@ test-long: env cluster-binaries ## What make test leaves out for time: more real
 
 .PHONY: e2e
 e2e: env cluster-binaries ## User scenarios on a cluster; PROVIDER=source|kind|existing.
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest e2e -q
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest e2e -q -m "not long"
+
+.PHONY: e2e-autoscaler
+e2e-autoscaler: env cluster-binaries ## Recorded traffic at ten times its speed: pools follow it, as the simulator says (six minutes).
+	@$(VENV)/pytest e2e/test_autoscaler.py -q -s
 
 .PHONY: bench-operator
 bench-operator: env cluster-binaries ## Spec change to children applied, beside a bare server-side apply on the same control plane.

@@ -1,0 +1,203 @@
+"""Recorded traffic at ten times its speed: pools follow it, no stream is lost, and the simulator had said so before."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.installation import Installation
+from demo.milestones import condition_of
+from fleets import Fleets, build_sim_fleet
+from replay import Ledger, play, thin, write_csv
+from tandem_api import labels
+from tandem_cli.app import main as tandem
+from tandem_simulator.traffic.model import Trace
+from tandem_simulator.traffic.reading import read_trace
+from tandem_simulator.traffic.servegen import Span
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
+
+TRACES = Path(__file__).resolve().parents[1] / "bench" / "autoscaler" / "traces"
+SPEEDUP = 10.0
+EVERY = 20  # one of so many requests: a processor plays engines, routers and clients together
+STARTUP_S = 8.0
+TTFT_S, TPOT_S, FACTOR = 6.0, 0.2, 3.0
+# One engine of a fifth of an A100's speed: a prompt of the trace takes 0.9 s, a token 60 ms.
+P0_MS, P1_MS, P2_MS, D0_MS, D1_MS, D2_MS = 20.0, 0.7, 0.0, 60.0, 1.0, 0.0
+KV_TOKENS, SLOTS = 100_000, 8
+
+
+def build_fleet(name: str) -> dict[str, Any]:
+    """Engines of known speed, and objectives that they can just meet."""
+    flags = {
+        "start-ms": STARTUP_S * 1000,
+        "prefill-base-ms": P0_MS,
+        "prefill-token-ms": P1_MS,
+        "prefill-square-ms": P2_MS,
+        "decode-base-ms": D0_MS,
+        "decode-sequence-ms": D1_MS,
+        "decode-context-ms": D2_MS,
+        "kv-tokens": KV_TOKENS,
+    }
+    model = {"p0Ms": P0_MS, "p1Ms": P1_MS, "p2Ms": P2_MS, "d0Ms": D0_MS, "d1Ms": D1_MS, "d2Ms": D2_MS}
+    return build_sim_fleet(
+        name,
+        engine={
+            "type": "sim",
+            "batching": {"maxNumSeqs": SLOTS},
+            "performanceModel": {**model, "kvCapacityTokens": KV_TOKENS},
+            "extraArgs": [f"--sim-{flag}={value}" for flag, value in flags.items()],
+        },
+        prefill={"replicas": 3, "min": 1, "max": 8},
+        decode={"replicas": 4, "min": 1, "max": 10},
+        objectives={
+            "ttft": {"percentile": "p95", "seconds": TTFT_S, "isolatedFactor": FACTOR},
+            "tpot": {"percentile": "p95", "seconds": TPOT_S},
+        },
+        autoscaling={"mode": "Objectives"},
+        drain={"timeoutSeconds": 120},
+    )
+
+
+@dataclass
+class Watch:
+    """Pods by role, second by second, and every decision that stood in status."""
+
+    seconds: list[tuple[float, int, int]] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+
+    def gpu_hours(self, until_s: float) -> float:
+        """Workers × time, from creation to the end of their drain; one GPU each."""
+        total, last = 0.0, (0.0, *self.seconds[0][1:])
+        for row in (*(one for one in self.seconds if one[0] < until_s), (until_s, 0, 0)):
+            total += (row[0] - last[0]) * (last[1] + last[2])
+            last = row
+        return total / 3600
+
+
+@contextmanager
+def watching(tandem_objects: Any, name: str) -> Iterator[Watch]:
+    """Looks once a second while the block runs."""
+    watch, stop, began_s = Watch(), threading.Event(), time.monotonic()
+
+    def look() -> None:
+        while not stop.is_set():
+            pods = tandem_objects.fetch_all_pods(f"{labels.FLEET}={name}")
+            roles = [pod.metadata.labels[labels.ROLE] for pod in pods]
+            watch.seconds.append((time.monotonic() - began_s, roles.count("prefill"), roles.count("decode")))
+            decision = tandem_objects.fetch_fleet(name).get("status", {}).get("lastDecision")
+            if decision and decision not in watch.decisions:
+                watch.decisions.append(decision)
+            stop.wait(1.0)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        stop.set()
+        thread.join()
+
+
+def read_slice() -> Trace:
+    """Half an hour of Azure's conversation trace in three minutes, thinned."""
+    trace = read_trace(TRACES / "azure2023_conv_dev.csv.gz", None, 1, Span())
+    return thin(trace, EVERY).faster(SPEEDUP)
+
+
+def simulate(folder: Path, fleet: dict[str, Any], trace: Trace, startup_s: float) -> dict[str, Any]:
+    """What `tandem simulate` says of the same run."""
+    (folder / "trace.csv").write_text(write_csv(trace))
+    (folder / "fleet.yaml").write_text(yaml.safe_dump(fleet))
+    out = folder / "out.json"
+    inputs = ["--trace", str(folder / "trace.csv"), "--fleet", str(folder / "fleet.yaml"), "--json", str(out)]
+    flags = ["--policy", "tandem", "--start", "replicas", "--startup-s", f"{startup_s:g}", "--quiet"]
+    assert tandem(["simulate", *inputs, *flags]) == 0
+    return dict(json.loads(out.read_text()))
+
+
+def target_s(prompt_tokens: int) -> float:
+    return max(TTFT_S, FACTOR * (P0_MS + P1_MS * prompt_tokens) / 1000)
+
+
+def test_pools_follow_recorded_traffic_as_the_simulator_said(
+    tandem: Installation, fleets: Fleets, router_url: str, tmp_path: Path
+) -> None:
+    trace, manifest = read_slice(), build_fleet("follows")
+    fleets.apply(manifest)
+    fleets.wait_ready("follows")
+    fleets.wait_condition("follows", "AutoscalerActive", "Deciding", timeout_s=60)
+    with watching(tandem.objects, "follows") as watch:
+        ledger = asyncio.run(play(router_url, "follows", trace))
+    status = fleets.fetch("follows")["status"]
+    assert ledger.faults == []
+    assert len(ledger.entries) == len(trace)
+    assert_explained(watch)
+    measured_s = status["autoscalerMemory"]["prefill"]["startupSeconds"]
+    report(watch, ledger, trace, simulate(tmp_path, manifest, trace, measured_s), status)
+
+
+def assert_explained(watch: Watch) -> None:
+    """Sizes moved, and each decision that stood in status has its terms, its inputs and the bound that won."""
+    assert len({row[1:] for row in watch.seconds}) > 2, "no pool followed the load"
+    acted = [one for one in watch.decisions if "hold" not in one]
+    assert len(acted) >= 3
+    for decision in acted:
+        assert decision["inputs"]["routersHeard"] == decision["inputs"]["routersExpected"]
+        for role in ("prefill", "decode"):
+            assert decision[role]["bound"]
+            assert decision[role]["terms"]["expected"] > 0
+
+
+def report(watch: Watch, ledger: Ledger, trace: Trace, predicted: dict[str, Any], status: dict[str, Any]) -> None:
+    """Prints both, and fails where they lie far apart: a busy machine is slower than its model."""
+    targets = {
+        at: target_s(tokens) for at, tokens in zip(trace.arrival_s.tolist(), trace.input_tokens.tolist(), strict=True)
+    }
+    seen = {
+        "requests": len(ledger.entries),
+        "attainment": round(ledger.attainment(targets, TPOT_S), 4),
+        "gpu_hours": round(watch.gpu_hours(trace.span_s), 4),
+        "ttft_s": {f"p{share}": round(ledger.percentile("ttft_s", share), 3) for share in (50, 95)},
+        "tpot_s": {f"p{share}": round(ledger.percentile("tpot_s", share), 4) for share in (50, 95)},
+        "prefill": sorted({row[1] for row in watch.seconds}),
+        "decode": sorted({row[2] for row in watch.seconds}),
+    }
+    told = {name: predicted[name] for name in ("requests", "attainment", "gpu_hours", "ttft_s", "tpot_s", "starts")}
+    document = {"seen": seen, "simulated": told, "status": status["objectives"], "load_average": os.getloadavg()}
+    print(json.dumps(document, indent=1))
+    if "TANDEM_E2E_RESULTS" in os.environ:
+        Path(os.environ["TANDEM_E2E_RESULTS"]).write_text(json.dumps(document, indent=1) + "\n")
+    assert seen["gpu_hours"] == pytest.approx(told["gpu_hours"], rel=0.25)
+    assert seen["attainment"] >= told["attainment"] - 0.1
+
+
+def test_a_fleet_goes_to_zero_and_comes_back_for_the_first_request(
+    tandem: Installation, fleets: Fleets, router_url: str
+) -> None:
+    """The request that wakes it waits in the router, and is answered."""
+    manifest = build_fleet("sleeps")
+    manifest["spec"]["autoscaling"]["scaleToZeroAfterSeconds"] = 60
+    manifest["spec"]["prefill"]["replicas"] = manifest["spec"]["decode"]["replicas"] = 1
+    fleets.apply(manifest)
+    fleets.wait_ready("sleeps")
+    fleets.wait_pods("sleeps", "decode", 0, timeout_s=240)
+    fleets.wait_pods("sleeps", "prefill", 0, timeout_s=60)
+    assert condition_of(fleets.fetch("sleeps"), "AutoscalerActive")["status"] == "True"
+    one = Trace(
+        *(values[:1] for values in (read_slice().arrival_s * 0, read_slice().input_tokens, read_slice().output_tokens))
+    )
+    ledger = asyncio.run(play(router_url, "sleeps", one))
+    assert ledger.faults == []
+    assert min(len(fleets.pods("sleeps", role)) for role in ("prefill", "decode")) >= 1
