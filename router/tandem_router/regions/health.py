@@ -1,0 +1,76 @@
+"""Whether a peer region is alive, from its streams of digests. Times are seconds of one monotonic clock.
+
+Down = every stream silent for 300 ms **and** a reconnect failed since: a rollout of the peer's routers moves the
+streams to other replicas, and is none. A planned close says goaway and is none either. What comes back after having
+been down gets its share back over 30 s: its caches are cold, and everybody's requests would come at once.
+"""
+
+from dataclasses import dataclass, field
+
+SILENCE_S = 0.3
+RAMP_S = 30.0
+FIRST_SHARE = 0.05  # of a peer that has just come back: none at all would never prove that it serves
+STRIKES = 3  # forwards that failed one after the other: its digests reach us, and our requests do not reach it
+STRIKE_OUT_S = 1.0
+STRIKE_OUT_MAX_S = 30.0
+
+
+@dataclass
+class PeerHealth:
+    """One peer, as one router knows it. It begins unknown: given nothing until it is heard."""
+
+    heard_s: dict[str, float] = field(default_factory=dict)  # by stream
+    is_down: bool = True
+    _refused_s: float | None = None
+    _ramp_from_s: float | None = None
+    _strikes: int = 0
+    _out_until_s: float = 0.0
+    _out_for_s: float = STRIKE_OUT_S
+
+    def hear(self, stream: str, now_s: float) -> None:
+        """A digest came."""
+        if self.is_down:
+            is_first = not self.heard_s
+            self._ramp_from_s = None if is_first else now_s
+            self.is_down = False
+        self.heard_s[stream] = now_s
+        self._refused_s = None
+
+    def close(self, stream: str) -> None:
+        """A stream ended, by goaway or by itself; the other one, or a new one, goes on."""
+        if stream in self.heard_s and len(self.heard_s) > 1:
+            del self.heard_s[stream]
+
+    def refuse(self, now_s: float) -> None:
+        """A reconnect failed."""
+        self._refused_s = now_s
+        self.look(now_s)
+
+    def look(self, now_s: float) -> bool:
+        """Judge anew; whether it is down. Call it at least every 100 ms."""
+        newest_s = max(self.heard_s.values(), default=-1e18)
+        is_silent = now_s - newest_s >= SILENCE_S
+        if not self.is_down and is_silent and self._refused_s is not None and self._refused_s >= newest_s:
+            self.is_down = True
+        return self.is_down
+
+    def strike(self, now_s: float) -> None:
+        """A request forwarded there failed before the first byte."""
+        self._strikes += 1
+        if self._strikes >= STRIKES:
+            self._out_until_s = now_s + self._out_for_s
+            self._out_for_s = min(2.0 * self._out_for_s, STRIKE_OUT_MAX_S)
+            self._strikes = STRIKES - 1  # one more failure after the pause is enough
+
+    def succeed(self) -> None:
+        """A request forwarded there was answered."""
+        self._strikes = 0
+        self._out_for_s = STRIKE_OUT_S
+
+    def accepts(self, now_s: float) -> float:
+        """Share of what it could be given, 0 to 1."""
+        if self.look(now_s) or now_s < self._out_until_s:
+            return 0.0
+        if self._ramp_from_s is None:
+            return 1.0
+        return min(1.0, max(FIRST_SHARE, (now_s - self._ramp_from_s) / RAMP_S))
