@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ class Workers:
         self.folder = folder
         self.net = f"127.{random.randrange(64, 128)}.{random.randrange(1, 255)}"
         self.processes = {}
+        self._commands = {}
         self.entries = []
         keys = folder / "keys"
         keys.mkdir()
@@ -65,10 +67,8 @@ class Workers:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith(("/operator", "/workers"))),
             "OMP_NUM_THREADS": "1",
         }
-        log = (place / "log").open("w")
-        self.processes[name] = subprocess.Popen(
-            [python, "-m", "tandem_worker"], env=env, stdout=log, stderr=subprocess.STDOUT
-        )
+        self._commands[name] = ([python, "-m", "tandem_worker"], env)
+        self._spawn(name)
         self.entries.append({"name": name, "role": role, "address": address, "kvRevision": "r1"})
 
     def write_fleet(self, **fleet):
@@ -78,11 +78,28 @@ class Workers:
         file.write_text(json.dumps({"fleets": [{**base, **fleet}]}))
         return file
 
+    def _spawn(self, name):
+        command, env = self._commands[name]
+        with (self.folder / name / "log").open("a") as log:
+            self.processes[name] = subprocess.Popen(
+                command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def kill(self, name):
+        """A worker and all that it started are gone without a word."""
+        os.killpg(self.processes[name].pid, signal.SIGKILL)
+        self.processes[name].wait()
+
+    def restart(self, name):
+        """Start a killed worker once more."""
+        self._spawn(name)
+
     def stop(self):
         """End them all."""
         for process in self.processes.values():
-            process.kill()
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 class RouterProcess:
@@ -100,21 +117,38 @@ class RouterProcess:
 
     def wait_for_model(self, timeout_s=READY_S):
         """Wait until the fleet can be served."""
+        self._wait("/v1/models", lambda text: all(one["ready"] for one in json.loads(text)["data"]), timeout_s)
+
+    def wait_for_workers(self, count, timeout_s=READY_S):
+        """Wait until so many workers take requests."""
+        self._wait("/metrics", lambda text: count_workers(text) == count, timeout_s)
+
+    def read_metrics(self):
+        """The router's metrics as text."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:  # noqa: S310 - loopback
+            return answer.read().decode()
+
+    def _wait(self, path, is_good, timeout_s):
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             try:
-                with urllib.request.urlopen(f"{self.url}/v1/models", timeout=2) as answer:  # noqa: S310 - loopback
-                    if all(model["ready"] for model in json.load(answer)["data"]):
+                with urllib.request.urlopen(self.url + path, timeout=2) as answer:  # noqa: S310 - loopback
+                    if is_good(answer.read().decode()):
                         return
             except (urllib.error.URLError, ConnectionError):
                 pass
             time.sleep(0.1)
-        raise AssertionError("the router does not serve the model")
+        raise AssertionError(f"{path} did not become good within {timeout_s} s")
 
     def stop(self):
         """End it."""
         self.process.kill()
         self.process.wait()
+
+
+def count_workers(metrics):
+    """Workers that take requests, by the router's own account."""
+    return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("tandem_router_workers{"))
 
 
 def free_port():
