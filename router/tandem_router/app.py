@@ -7,10 +7,10 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tandem_router.admission import QueueLimits
-from tandem_router.call import RetryRules, Serving
 from tandem_router.completion import CompletionService
 from tandem_router.decision_log import DecisionLog
 from tandem_router.demand.recorder import DemandRecorder
@@ -23,6 +23,7 @@ from tandem_router.gateway.service import Gateway
 from tandem_router.http1.listener import Listener
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.strict import Limits
+from tandem_router.http1.tls import ServerTls, TlsFileError, build_client_context
 from tandem_router.internal import InternalListener
 from tandem_router.keys import KeyFileError, KeyRing
 from tandem_router.liveness import LivenessPoller
@@ -33,8 +34,13 @@ from tandem_router.policy.pairing import PairingRules
 from tandem_router.public import PublicListener
 from tandem_router.reception import Reception
 from tandem_router.routes import Routes
+from tandem_router.serving import RetryRules, Serving
 from tandem_router.settings import Settings, parse_settings
 from tandem_router.snapshot import Snapshot
+from tandem_router.tracing.spans import Tracer
+
+if TYPE_CHECKING:
+    from tandem_router.tracing.export import SpanQueue
 
 LOG = logging.getLogger(__name__)
 HOUSEKEEPING_S = 1.0
@@ -59,11 +65,14 @@ class Router:
         self._decisions = DecisionLog()
         self.keys = KeyRing(settings.keys_dir, required=settings.static_file is None)
         self.gateway = Gateway(settings.tenants_file, loop.time, salt_key=lambda: self.keys.current)
-        self._pool = UpstreamPool(loop)
+        self._tls = load_tls(settings.tls_cert, settings.tls_key)
+        self._internal_tls = load_tls(settings.internal_tls_cert, settings.internal_tls_key)
+        self._pool = UpstreamPool(loop, build_upstream_tls(settings), settings.upstream_server_name)
         self._poller = LivenessPoller(self.catalog, self._pool)
         self._is_draining = False
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self.spans = start_spans(settings)
         self._public = Listener(self._public_routes().handle, Limits(body_bytes=settings.max_body_bytes))
         internal = InternalListener(
             self.catalog,
@@ -83,11 +92,17 @@ class Router:
             settings.retries, settings.prefill_timeout_s, first_byte_timeout_s=settings.first_byte_timeout_s
         )
         placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens), self._decisions)
+        tracer = None if self.spans is None else Tracer(self.spans.put, settings.trace_share)
         clock = self._pool.loop.time
         serving = Serving(self.catalog, self._pool, self.keys, placer, Reception(placer, clock), rules)
         self._background = serving.background
-        service = CompletionService(serving, self.metrics, self.gateway, self.demand)
+        service = CompletionService(serving, self.metrics, self.gateway, self.demand, tracer)
         return PublicListener(service, self.catalog, self.metrics, clock, lambda: self._is_draining).routes()
+
+    @property
+    def address(self) -> str:
+        """Where the clients' listener is bound."""
+        return str(self._servers[0].sockets[0].getsockname()[0])
 
     @property
     def port(self) -> int:
@@ -106,32 +121,23 @@ class Router:
             StartError: an address cannot be bound, or discovery is misconfigured.
         """
         settings = self._settings
-        await self._listen(self._public, settings.port, None)
-        await self._listen(self._internal, settings.internal_port, self._internal_tls())
+        await self._listen(self._public, settings.port, self._tls, reuse_port=settings.reuse_port)
+        await self._listen(self._internal, settings.internal_port, self._internal_tls)
         self._spawn(self._housekeep())
         self._spawn(self._keep_demand())
         self._spawn(self._poller.run())
         self._spawn(self.gateway.run())
         self._spawn(self._discover())
 
-    async def _listen(self, listener: Listener, port: int, tls: ssl.SSLContext | None) -> None:
-        host = self._settings.host
+    async def _listen(self, listener: Listener, port: int, tls: ServerTls | None, *, reuse_port: bool = False) -> None:
+        host, context = self._settings.host, None if tls is None else tls.context
         try:
-            server = await self._pool.loop.create_server(listener.connect, host, port, ssl=tls, backlog=1024)
+            server = await self._pool.loop.create_server(
+                listener.connect, host, port, ssl=context, backlog=1024, reuse_port=reuse_port or None
+            )
         except OSError as error:
             raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
         self._servers.append(server)
-
-    def _internal_tls(self) -> ssl.SSLContext | None:
-        certificate, key = self._settings.internal_tls_cert, self._settings.internal_tls_key
-        if certificate is None or key is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            context.load_cert_chain(certificate, key)
-        except OSError as error:
-            raise StartError(f"--internal-tls-cert {certificate} cannot be used: {error}") from error
-        return context
 
     async def _discover(self) -> None:
         settings = self._settings
@@ -157,10 +163,15 @@ class Router:
             self._internal.sweep(now_s)
             self._pool.close_idle(now_s)
             self._decisions.forget_fleets({fleet.key for fleet in self.catalog.fleets.values()})
-            try:
-                self.keys.refresh()
-            except KeyFileError as error:
-                LOG.error("router key kept as it was: %s", error)
+            self._refresh_files()
+
+    def _refresh_files(self) -> None:
+        try:
+            self.keys.refresh()
+            for tls in filter(None, (self._tls, self._internal_tls)):
+                tls.refresh()
+        except (KeyFileError, TlsFileError) as error:
+            LOG.error("kept as it was: %s", error)
 
     async def _keep_demand(self) -> None:
         """Close each second of demand as it ends."""
@@ -222,6 +233,8 @@ class Router:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pool.close()
+        if self.spans is not None:
+            await self._pool.loop.run_in_executor(None, self.spans.stop)
 
 
 def build_capacity(settings: Settings) -> Capacity:
@@ -240,6 +253,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError) as error:
         LOG.error("%s", error)
         sys.exit(2)
+
+
+def start_spans(settings: Settings) -> "SpanQueue | None":
+    """What sends spans, None when no collector is named.
+
+    Raises:
+        StartError: OpenTelemetry's library is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from tandem_router.tracing.export import build_queue
+    except ImportError as error:
+        raise StartError(f"--otlp-endpoint needs tandem-inference[tracing]: {error}") from error
+    queue = build_queue(settings.otlp_endpoint, settings.replica)
+    queue.start()
+    return queue
+
+
+def load_tls(certificate: Path | None, key: Path | None) -> ServerTls | None:
+    """A listener's certificate, None for plain HTTP.
+
+    Raises:
+        TlsFileError: the files cannot be used.
+    """
+    return None if certificate is None or key is None else ServerTls(certificate, key)
+
+
+def build_upstream_tls(settings: Settings) -> ssl.SSLContext | None:
+    """What workers with TLS are spoken to with.
+
+    Raises:
+        TlsFileError: the file cannot be used.
+    """
+    return None if settings.upstream_ca is None else build_client_context(settings.upstream_ca)
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,89 +2,47 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 from tandem_router.answer import Answer, open_answer
-from tandem_router.ask import Ask, build_prefill_body, build_serving_body
+from tandem_router.ask import build_prefill_body, build_serving_body
 from tandem_router.claims import Claim, Placement
 from tandem_router.continuation import can_trace, plan_continuation, traced
-from tandem_router.errand import Standing
 from tandem_router.errors import (
     DeadlineExceededError,
-    OverloadedError,
     RequestError,
     StreamBrokenError,
-    UnavailableError,
     UpstreamFailedError,
 )
-from tandem_router.fleets import Catalog, Fleet, Worker
-from tandem_router.gateway.gate import Visit
+from tandem_router.fleets import Worker
 from tandem_router.headers import client_headers, leg_headers
 from tandem_router.http1.exchange import UpstreamError
 from tandem_router.http1.messages import Headers, encode_request
-from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.writer import ResponseWriter
-from tandem_router.keys import KeyRing
 from tandem_router.learning import learn_decode, learn_prefill, learn_transfer
 from tandem_router.ledger import Outcome, RequestLedger, outcome_of
-from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, release_lease, run_prefill
-from tandem_router.placer import Placer
-from tandem_router.reception import Reception
+from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, give_up, release_lease, run_prefill
 from tandem_router.refusal import send_error
+from tandem_router.serving import Order, Serving
 from tandem_router.token_trail import TokenTrail
+from tandem_router.tracing.spans import (
+    FIRST_CHUNK_S,
+    QUEUE_S,
+    ROUTE_REASON,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+    WORKER,
+    Attributes,
+    RequestTrace,
+    Span,
+    traced_headers,
+)
 
 UNWANTED_LOCAL = frozenset(("no_prefill_worker", "prefill_failed", "prefill_declined", "circuit_open"))
+LEG_NAMES = {"p": "prefill", "d": "decode"}
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """How faults before the first byte are met."""
-
-    retries: int = 2
-    prefill_base_s: float = 30.0
-    prefill_per_token_s: float = 0.01
-    first_byte_timeout_s: float = 300.0
-
-    def prefill_timeout_s(self, tokens: int) -> float:
-        """How long a prefill leg may take before another way is tried."""
-        return self.prefill_base_s + self.prefill_per_token_s * tokens
-
-
-@dataclass
-class Serving:
-    """What all requests are served with."""
-
-    catalog: Catalog
-    pool: UpstreamPool
-    keys: KeyRing
-    placer: Placer
-    reception: Reception
-    rules: RetryRules
-    background: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` apart from the request that wants it."""
-        task = self.pool.loop.create_task(work)
-        self.background.add(task)
-        task.add_done_callback(self.background.discard)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One accepted request. Times are seconds of the loop's clock."""
-
-    ask: Ask
-    fleet: Fleet
-    headers: Headers
-    request_id: bytes | None
-    started_s: float
-    deadline_s: float
-    visit: Visit
-    standing: Standing
 
 
 class Call:
@@ -109,6 +67,7 @@ class Call:
         self._queued_s = 0.0
         self._lease: tuple[Worker, str] | None = None  # KV that a prefill worker may be keeping for us
         self._prefill_ended_s: float | None = None
+        self._span: Span | None = None  # of the leg under way, in a request that is traced
 
     async def run(self) -> Outcome:
         """Serve the order to its end; every error has been told to the client when this returns."""
@@ -157,6 +116,8 @@ class Call:
     async def _attempt(self, placement: Placement) -> Outcome:
         params = await self._prefill(placement)
         self._ledger.count_route(placement.reason)
+        if self._order.trace is not None:
+            self._order.trace.describe({ROUTE_REASON: placement.reason, QUEUE_S: self._queued_s})
         self._count_split(placement, is_remote=params is not None)
         return await self._serve(placement, params)
 
@@ -174,6 +135,7 @@ class Call:
         self._errand.note_failure(failure.worker, now_s)
         failure.worker.note_failure(now_s)
         self._ledger.count_retry(leg)
+        self._end_span("leg_failed")
 
     def _count_split(self, placement: Placement, *, is_remote: bool) -> None:
         """Only local prefill that nobody wanted speaks against the fleet's disaggregation."""
@@ -219,7 +181,7 @@ class Call:
     async def _prefill_once(self, claim: Claim, bearer: str | None) -> PrefillResult:
         order, serving, worker = self._order, self._serving, claim.worker
         body = build_prefill_body(self._ask, order.fleet.spec.served_name)
-        leg_id, headers = self._next_leg("p", bearer)
+        leg_id, headers = self._next_leg("p", worker, bearer)
         timeout_s = serving.rules.prefill_timeout_s(self._errand.tokens)
         self._lease = (worker, leg_id)
         is_alone = worker.running == 1
@@ -238,6 +200,7 @@ class Call:
         self._ledger.demand.prefilled(now_s, now_s - began_s if is_alone else None)
         learn_prefill(order.fleet, self._errand, worker, result.counts, ahead_tokens, (began_s, now_s))
         self._take(worker, result)
+        self._end_span()
         return result
 
     def _take(self, worker: Worker, result: PrefillResult) -> None:
@@ -260,7 +223,7 @@ class Call:
         body = build_serving_body(self._ask, order.fleet.spec.served_name, params)
 
         async def open_with(bearer: str | None) -> Answer:
-            _, headers = self._next_leg("d", bearer)
+            _, headers = self._next_leg("d", worker, bearer)
             request = encode_request(b"POST", self._ask.api.target, worker.endpoint.authority, headers, body)
             return await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
 
@@ -334,11 +297,13 @@ class Call:
         worker = placement.decode.worker
         self._lease = None  # pulled, or given up by the decode worker itself
         self._serving.catalog.index.insert(self._errand.blocks, worker.bit)
+        now_s = self._clock()
         if self._prefill_ended_s is not None and placement.prefill is not None:
-            now_s = self._clock()
             gap_s = now_s - self._prefill_ended_s
             self._ledger.observe("transfer_gap", gap_s)
             learn_transfer(self._errand, placement.prefill.worker, worker, gap_s, now_s)
+        if self._order.trace is not None:
+            self._order.trace.describe({FIRST_CHUNK_S: now_s - self._order.started_s})
 
     # --- both legs ----------------------------------------------------------------------------------------------
 
@@ -355,7 +320,7 @@ class Call:
                 raise
         return await attempt(others[0])
 
-    def _next_leg(self, kind: str, bearer: str | None) -> tuple[str, Headers]:
+    def _next_leg(self, kind: str, worker: Worker, bearer: str | None) -> tuple[str, Headers]:
         """A transport id that no other leg has had, and the headers of the leg."""
         order, now_s = self._order, self._clock()
         if not self._legs:
@@ -363,7 +328,18 @@ class Call:
         self._legs += 1
         leg_id = f"{self._id}-{kind}{self._legs:02d}"  # no id is part of another: workers search for it
         remaining_s = order.deadline_s - now_s
-        return leg_id, leg_headers(order.headers, transport_id=leg_id, bearer=bearer, remaining_s=remaining_s)
+        headers = leg_headers(order.headers, transport_id=leg_id, bearer=bearer, remaining_s=remaining_s)
+        return leg_id, headers if order.trace is None else self._trace_leg(order.trace, kind, worker, headers)
+
+    def _trace_leg(self, trace: RequestTrace, kind: str, worker: Worker, headers: Headers) -> Headers:
+        address: Attributes = {SERVER_ADDRESS: worker.endpoint.host, SERVER_PORT: worker.endpoint.port}
+        self._span = trace.begin_leg(LEG_NAMES[kind], self._clock(), {WORKER: worker.name, **address})
+        return traced_headers(headers, self._span)
+
+    def _end_span(self, failure: str | None = None) -> None:
+        span, trace = self._span, self._order.trace
+        if span is not None and trace is not None:
+            trace.end_leg(span, self._clock(), failure)
 
     def _release_lease(self) -> None:
         """Nobody will pull what a prefill worker may be keeping."""
@@ -372,12 +348,3 @@ class Call:
         (worker, leg_id), self._lease = self._lease, None
         bearers = self._serving.keys.engine_tokens(self._order.fleet.spec)
         self._serving.spawn(release_lease(self._serving.pool, worker, bearers, leg_id))
-
-
-def give_up(failure: LegError) -> RequestError:
-    """What the client is told when the last retry has failed."""
-    if failure.status == 429:
-        return OverloadedError("The workers are overloaded.", code="workers_overloaded", retry_after_s=1)
-    if failure.status == 503:
-        return UnavailableError("The workers are not available.", code="workers_unavailable", retry_after_s=1)
-    return UpstreamFailedError("The workers failed before the first byte of the answer.", code="workers_failed")

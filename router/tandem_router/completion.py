@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import dataclass
 
 from tandem_router.apis.served import BY_PATH
-from tandem_router.ask import parse_ask
-from tandem_router.call import Call, Order, Serving
+from tandem_router.ask import Ask, parse_ask
+from tandem_router.call import Call
 from tandem_router.demand.account import DemandAccount
 from tandem_router.demand.recorder import DemandRecorder
 from tandem_router.errand import Standing
-from tandem_router.fleets import model_not_found
+from tandem_router.fleets import Fleet, model_not_found
 from tandem_router.gateway.service import Gateway
 from tandem_router.headers import (
     REQUEST_ID,
@@ -25,6 +25,9 @@ from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.ledger import Outcome, RequestLedger
 from tandem_router.metrics import Metrics
+from tandem_router.serving import Order, Serving
+from tandem_router.tracing.context import TRACEPARENT
+from tandem_router.tracing.spans import FLEET, OPERATION, PROVIDER, REQUEST_MODEL, REQUEST_STREAM, RequestTrace, Tracer
 
 
 @dataclass
@@ -35,6 +38,7 @@ class CompletionService:
     metrics: Metrics
     gateway: Gateway
     demand: DemandRecorder
+    tracer: Tracer | None = None
 
     async def handle(self, request: Request, writer: ResponseWriter) -> None:
         """Answer one request at the path of one of the served APIs.
@@ -58,7 +62,17 @@ class CompletionService:
         tenant = principal.tenant
         standing = Standing(tenant.name, tenant.priority, tenant.weight, visit.index_seed, *targets)
         deadline_s = started_s + timeout_s
-        await self._serve(Order(ask, fleet, headers, request_id, started_s, deadline_s, visit, standing), writer)
+        trace = None if self.tracer is None else self._trace(self.tracer, request, ask, fleet, started_s)
+        order = Order(ask, fleet, headers, request_id, started_s, deadline_s, visit, standing, trace)
+        await self._serve(order, writer)
+
+    def _trace(self, tracer: Tracer, request: Request, ask: Ask, fleet: Fleet, now_s: float) -> RequestTrace | None:
+        operation = ask.api.operation
+        trace = tracer.start(request.header(TRACEPARENT), f"{operation} {fleet.spec.served_name}", now_s)
+        if trace is not None:
+            named = {OPERATION: operation, PROVIDER: "tandem", REQUEST_MODEL: fleet.spec.served_name}
+            trace.describe({**named, REQUEST_STREAM: ask.stream, FLEET: fleet.key})
+        return trace
 
     async def _serve(self, order: Order, writer: ResponseWriter) -> None:
         clock, fleet = self.serving.pool.loop.time, order.fleet
@@ -73,5 +87,7 @@ class CompletionService:
         finally:
             now_s = clock()
             ledger.finish(outcome, now_s)
+            if order.trace is not None:
+                order.trace.finish(outcome.value, ledger.counts, now_s)
             order.visit.end(outcome.value, ledger.counts, now_s)
             fleet.queue.count_finished(now_s)

@@ -46,7 +46,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, bit: int, default_slots: int) -> None:
         self.spec = spec
         self.bit = bit
-        self.endpoint = Endpoint(spec.address, spec.http_port)
+        self.endpoint = Endpoint(spec.address, spec.http_port, spec.tls)
         self.state: WorkerState | None = None
         self.seen_s: float | None = None
         self.claimed = 0
@@ -317,7 +317,7 @@ class Catalog:
             self._drop_worker(fleet, fleet.workers.pop(uid))
         for uid, spec in wanted.items():
             worker = fleet.workers.get(uid)
-            if worker is None or worker.endpoint != Endpoint(spec.address, spec.http_port):
+            if worker is None or worker.endpoint != Endpoint(spec.address, spec.http_port, spec.tls):
                 if worker is not None:
                     self._drop_worker(fleet, worker)
                 fleet.workers[uid] = Worker(spec, self._take_bit(), self._capacity.default_slots)

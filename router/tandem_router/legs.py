@@ -7,6 +7,7 @@ from typing import Any
 
 from tandem_router import jsontext
 from tandem_router.apis.shape import Api
+from tandem_router.errors import OverloadedError, RequestError, UnavailableError, UpstreamFailedError
 from tandem_router.fleets import Worker
 from tandem_router.http1.exchange import ConnectError, UpstreamError
 from tandem_router.http1.messages import Headers, Response, encode_request
@@ -109,3 +110,12 @@ async def _release(pool: UpstreamPool, worker: Worker, bearer: str | None, trans
     body = jsontext.dumps({"request_id": transport_id})
     request = encode_request(b"POST", RELEASE_PATH, endpoint.authority, headers, body)
     return (await pool.fetch(endpoint, request)).head.status
+
+
+def give_up(failure: LegError) -> RequestError:
+    """What the client is told when the last retry has failed."""
+    if failure.status == 429:
+        return OverloadedError("The workers are overloaded.", code="workers_overloaded", retry_after_s=1)
+    if failure.status == 503:
+        return UnavailableError("The workers are not available.", code="workers_unavailable", retry_after_s=1)
+    return UpstreamFailedError("The workers failed before the first byte of the answer.", code="workers_failed")

@@ -38,6 +38,13 @@ class Settings:
     prefill_timeout_s: float
     first_byte_timeout_s: float
     tenants_file: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    upstream_ca: Path | None
+    upstream_server_name: str | None
+    reuse_port: bool
+    otlp_endpoint: str | None
+    trace_share: float
     internal_tls_cert: Path | None
     internal_tls_key: Path | None
     log_level: str
@@ -53,6 +60,7 @@ def build_parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_listening(parser, env)
     _add_discovery(parser, env)
     _add_gateway(parser)
+    _add_tracing(parser, env)
     _add_limits(parser)
     return parser
 
@@ -67,6 +75,16 @@ def _add_listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> N
         default=labels.ROUTER_INTERNAL_PORT,
         help="operator and other routers, with a bearer token (default: %(default)s)",
     )
+    group.add_argument(
+        "--tls-cert", type=Path, help="certificate of the clients' listener, PEM; followed while running"
+    )
+    group.add_argument("--tls-key", type=Path, help="its key, PEM")
+    group.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="let other router processes of this host listen on the same port (SO_REUSEPORT); each takes a share of "
+        "the connections, and needs an internal port of its own",
+    )
     group.add_argument("--internal-tls-cert", type=Path, help="certificate of the internal listener, PEM")
     group.add_argument("--internal-tls-key", type=Path, help="its key, PEM")
     group.add_argument(
@@ -75,6 +93,24 @@ def _add_listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> N
         default=600.0,
         metavar="SECONDS",
         help="how long streams may go on after SIGTERM (default: %(default)s)",
+    )
+
+
+def _add_tracing(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
+    group = parser.add_argument_group("tracing")
+    group.add_argument(
+        "--otlp-endpoint",
+        metavar="URL",
+        default=env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        help="where spans are sent: a collector's /v1/traces, OTLP over HTTP (default: none are made)",
+    )
+    group.add_argument(
+        "--trace-share",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="of the requests whose client traces them not itself; those of a sampled trace always are "
+        "(default: %(default)s)",
     )
 
 
@@ -93,6 +129,15 @@ def _add_discovery(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> N
     group = parser.add_argument_group("discovery")
     group.add_argument(
         "--namespaces", default="", help="namespaces to serve, comma-separated, or 'all' (default: the router's own)"
+    )
+    group.add_argument(
+        "--upstream-ca",
+        type=Path,
+        metavar="FILE",
+        help="authority of workers that a static file marks with `tls: true`",
+    )
+    group.add_argument(
+        "--upstream-server-name", metavar="NAME", help="name in those workers' certificates (default: their address)"
     )
     group.add_argument("--static", type=Path, metavar="FILE", help="fleets from a YAML file instead of Kubernetes")
     group.add_argument("--state-dir", type=Path, help="where the last good state is kept for the next start")
@@ -165,6 +210,10 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
     given = parser.parse_args(arguments)
     if (given.internal_tls_cert is None) != (given.internal_tls_key is None):
         parser.error("--internal-tls-cert and --internal-tls-key belong together: give both or neither")
+    if not 0 <= given.trace_share <= 1:
+        parser.error("--trace-share is a share: from 0 to 1")
+    if (given.tls_cert is None) != (given.tls_key is None):
+        parser.error("--tls-cert and --tls-key belong together: give both or neither")
     return Settings(
         host=given.host,
         port=given.port,
@@ -187,6 +236,13 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         prefill_timeout_s=given.prefill_timeout,
         first_byte_timeout_s=given.first_byte_timeout,
         tenants_file=given.tenants_file,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
+        upstream_ca=given.upstream_ca,
+        upstream_server_name=given.upstream_server_name,
+        reuse_port=given.reuse_port,
+        otlp_endpoint=given.otlp_endpoint,
+        trace_share=given.trace_share,
         internal_tls_cert=given.internal_tls_cert,
         internal_tls_key=given.internal_tls_key,
         log_level=given.log_level,

@@ -20,6 +20,7 @@ class WorkerSpec:
         ready: Kubernetes calls it ready.
         created: RFC 3339 time, comparable as text.
         topology: domain within which KV moves fast (a zone, a rack); empty: unknown.
+        tls: its engine speaks HTTPS.
     """
 
     name: str
@@ -33,6 +34,7 @@ class WorkerSpec:
     terminating: bool = False
     created: str = ""
     topology: str = ""
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class StaticWorker(_Entry):
     admin_port: int | None = Field(labels.ADMIN_PORT, description="null: an engine without tandem-worker.")
     kv_revision: str = "static"
     topology: str = Field("", description="Domain within which KV moves fast, such as a zone or a rack.")
+    tls: bool = Field(False, description="The engine speaks HTTPS with a certificate of --upstream-ca.")
 
 
 class StaticFleet(_Entry):

@@ -35,6 +35,7 @@ class Endpoint(NamedTuple):
 
     host: str
     port: int
+    is_tls: bool = False
 
     @property
     def authority(self) -> bytes:

@@ -101,7 +101,8 @@ class UpstreamPool:
     """Kept-open connections by endpoint."""
 
     loop: asyncio.AbstractEventLoop
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | None = None  # for endpoints with TLS
+    server_name: str | None = None  # in their certificates; None: the host of the endpoint
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     read_buffer: memoryview = field(default_factory=new_read_buffer)
     _idle: dict[Endpoint, deque[UpstreamConnection]] = field(default_factory=dict)
@@ -187,10 +188,18 @@ class UpstreamPool:
             timer.cancel()
 
     async def _connect(self, endpoint: Endpoint) -> UpstreamConnection:
+        tls = self.tls if endpoint.is_tls else None
+        if endpoint.is_tls and tls is None:
+            raise ConnectError(f"{endpoint.host}:{endpoint.port} wants TLS: give --upstream-ca")
+        name = self.server_name or endpoint.host if tls is not None else None
         try:
             async with asyncio.timeout(self.connect_timeout_s):
                 _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self, endpoint), endpoint.host, endpoint.port, ssl=self.tls
+                    lambda: UpstreamConnection(self, endpoint),
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=tls,
+                    server_hostname=name,
                 )
         except (OSError, TimeoutError) as error:
             raise ConnectError(f"no connection to {endpoint.host}:{endpoint.port}: {error or 'timeout'}") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -150,15 +151,17 @@ class Engine:
     http_port: int = 0
     admin_port: int = 0
     is_admin_mute: bool = False
+    address: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None  # of the engine's port
     servers: list[asyncio.Server] = field(default_factory=list)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     connections: int = 0
 
     async def start(self) -> None:
-        self.http_port = await self._listen(self._serve_engine)
+        self.http_port = await self._listen(self._serve_engine, self.tls)
         self.admin_port = await self._listen(self._serve_admin)
 
-    async def _listen(self, serve: Any) -> int:
+    async def _listen(self, serve: Any, tls: ssl.SSLContext | None = None) -> int:
         async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -171,7 +174,7 @@ class Engine:
                 self.tasks.discard(task)
                 writer.close()
 
-        server = await asyncio.start_server(guarded, "127.0.0.1", 0, limit=1 << 24)
+        server = await asyncio.start_server(guarded, self.address, 0, limit=1 << 24, ssl=tls)
         self.servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
@@ -237,7 +240,8 @@ class Engine:
         return {
             "name": self.name,
             "role": self.role,
-            "address": "127.0.0.1",
+            "address": self.address,
+            "tls": self.tls is not None,
             "httpPort": self.http_port,
             "adminPort": self.admin_port,
             "kvRevision": self.kv_revision,
@@ -394,18 +398,23 @@ async def read_answer(reader: asyncio.StreamReader, *, is_head: bool = False) ->
 
 
 @asynccontextmanager
-async def connected(bench: Bench) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(
+    bench: Bench, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A raw connection to the router."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", bench.router.port, limit=1 << 24)
+    host, port = bench.router.address, bench.router.port
+    reader, writer = await asyncio.open_connection(host, port, limit=1 << 24, ssl=tls)
     try:
         yield reader, writer
     finally:
         writer.close()
 
 
-async def exchange(bench: Bench, request: bytes, *, is_head: bool = False) -> RawAnswer:
+async def exchange(
+    bench: Bench, request: bytes, *, is_head: bool = False, tls: ssl.SSLContext | None = None
+) -> RawAnswer:
     """Send bytes on a new connection, read one answer."""
-    async with connected(bench) as (reader, writer):
+    async with connected(bench, tls) as (reader, writer):
         writer.write(request)
         return await asyncio.wait_for(read_answer(reader, is_head=is_head), 10)
 
