@@ -40,6 +40,8 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     PAUSED = "Paused"
+    ROLLED_BACK = "RolledBack"
+    ROLLOUT_BLOCKED = "RolloutBlocked"
     ROUTER_LISTS_GENERATION = "RouterListsGeneration"
     ROUTER_BEHIND = "RouterBehind"
     ROUTER_UNREACHABLE = "RouterUnreachable"

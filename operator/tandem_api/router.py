@@ -13,6 +13,8 @@ from tandem_api.worker import KVCounters
 FLEETS_PATH = "/internal/v1/fleets"
 DEMAND_PATH = "/internal/v1/demand"
 
+TRIAL_BIN_S = 10
+TRIAL_KEPT_S = 600
 DEMAND_KEPT_S = 3600  # bins and records are kept that long
 DEMAND_RECORDS_PER_S = 50  # records per fleet and second, of arrivals and of endings each; above it they are sampled
 DEMAND_PAGE_S = 300  # an answer covers at most that many seconds,
@@ -33,6 +35,44 @@ class RecentTraffic(_Message):
     kv_failures: int = 0
 
 
+class TrialBin(NamedTuple):
+    """What workers of one template did in `TRIAL_BIN_S` seconds of Unix time; a JSON array.
+
+    Attributes:
+        started_s: Unix time, a multiple of `TRIAL_BIN_S`.
+        requests: legs that ended on these workers and say something about them: no refusal of the request itself, no
+            client that left.
+        failed: of these, ended by a fault of the worker, also where another one then served the request.
+        ttft_missed, tpot_missed: of these, later than the objectives of the fleet.
+    """
+
+    started_s: int
+    requests: int = 0
+    failed: int = 0
+    ttft_missed: int = 0
+    tpot_missed: int = 0
+
+
+class Trial(_Message):
+    """The newest `TRIAL_KEPT_S` seconds of one template."""
+
+    template_revision: str
+    bins: tuple[TrialBin, ...] = ()
+
+
+class WorkerLoad(NamedTuple):
+    """One worker as a router sees it; a JSON array.
+
+    Attributes:
+        inflight: requests of this router on it.
+        hit_tokens: prompt tokens that its prefix cache saved lately; a decaying sum.
+    """
+
+    pod: str
+    inflight: int = 0
+    hit_tokens: float = 0.0
+
+
 class FleetReport(_Message):
     """One InferenceDeployment as a router sees it."""
 
@@ -46,6 +86,8 @@ class FleetReport(_Message):
     workers: dict[str, int] = {}  # role → workers in use (ready, alive, not draining)
     kv: KVCounters = KVCounters()  # since this router started
     recent: RecentTraffic = RecentTraffic()
+    trials: tuple[Trial, ...] = ()  # while workers of more than one template of a role are known
+    loads: tuple[WorkerLoad, ...] = ()  # workers that hold requests or have a useful cache
 
 
 class RouterReport(_Message):

@@ -170,7 +170,9 @@ def _structural(node: Json, definitions: Json) -> Json:
 _KEPT = frozenset(("type", "description", "enum", "pattern", "format", "required")) | frozenset(
     f"{bound}{what}" for bound in ("min", "max") for what in ("imum", "Length", "Items", "Properties")
 )
-_KEPT_EXTENSIONS = frozenset(f"x-kubernetes-{name}" for name in ("validations", "list-type", "list-map-keys", "int-or-string"))
+_KEPT_EXTENSIONS = frozenset(
+    f"x-kubernetes-{name}" for name in ("validations", "list-type", "list-map-keys", "int-or-string")
+)
 
 
 def _resolve(node: Json, definitions: Json) -> Json:

@@ -11,8 +11,8 @@ from tandem_operator.plan.rollout import Rollout, decide_rollout
 from tandem_operator.plan.sizes import plan_scale
 from tandem_operator.resources.deployment import build_deployment
 from tandem_operator.resources.disruption_budget import build_disruption_budget
-from tandem_operator.resources.keys_secret import build_keys_secret
 from tandem_operator.resources.kept_revision import RoleTemplate
+from tandem_operator.resources.keys_secret import build_keys_secret
 from tandem_operator.resources.names import policy_name, pool_name
 from tandem_operator.resources.network_policy import build_network_policy
 from tandem_operator.resources.service import build_service
@@ -89,7 +89,8 @@ def _plan_old(rollout: Rollout) -> Iterator[Action]:
     for workers in rollout.old:
         count = rollout.kept.get(workers.name, workers.desired)
         if count != workers.desired:
-            reason = f"new workers carry {float(rollout.share):.0%} of {workers.pool}, and may reach {float(rollout.goal):.0%}"
+            share, goal = float(rollout.share), float(rollout.goal)
+            reason = f"new workers carry {share:.0%} of the {workers.pool} pool, and may carry {goal:.0%}"
             yield Scale(workers.manifest["metadata"]["namespace"], workers.name, count, reason, DEPLOYMENT)
 
 

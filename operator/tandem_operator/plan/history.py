@@ -7,7 +7,13 @@ from tandem_operator.model import Apply, Delete, PoolRole, Snapshot
 from tandem_operator.plan.images import decide_images
 from tandem_operator.plan.wanted import Wanted
 from tandem_operator.resources.deployment import build_role_template
-from tandem_operator.resources.kept_revision import Kept, RoleTemplate, build_kept_revision, read_kept_revision, renumber
+from tandem_operator.resources.kept_revision import (
+    Kept,
+    RoleTemplate,
+    build_kept_revision,
+    read_kept_revision,
+    renumber,
+)
 from tandem_operator.resources.names import ENGINE_IMAGE_ANNOTATION, WORKER_IMAGE_ANNOTATION
 from tandem_operator.resources.revisions import kv_revision
 from tandem_operator.views import Workers

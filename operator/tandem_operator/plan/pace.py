@@ -70,7 +70,7 @@ class Move:
 
 
 def ready_share(lanes: Mapping[R, Lane]) -> Fraction:
-    """What the new revision can carry, 0 to 1: its scarcest role counts. Pools of size 0 carry nothing and ask nothing."""
+    """What the new revision can carry, 0 to 1: its scarcest role counts. Pools of size 0 do not."""
     shares = (Fraction(lane.new.ready, lane.budget.size) for lane in lanes.values() if lane.budget.size)
     return min((*shares, WHOLE))
 
@@ -91,10 +91,11 @@ def decide_moves(lanes: Mapping[R, Lane], goal: Fraction) -> dict[R, Move]:
 
 def freeze(lane: Lane) -> Move:
     """Counts of a paused pool: templates keep their workers; a size that changes is met by the oldest kept template."""
-    size, surge = lane.budget.size, lane.budget.surge
+    size = lane.budget.size
     if not lane.olds:
         return Move(size, ())
     new = min(lane.new.desired, size)
+    surge = lane.budget.surge if new else 0
     kept = distribute(lane.olds, max(size - new, min(lane.old_desired, size + surge - new)))
     return Move(new, _with_more(kept, size - new - sum(kept)))
 

@@ -223,7 +223,9 @@ class _Standing:
         """Routers were told to send requests there: first they are told otherwise. Recreate does not wait."""
         if workers.kv_revision == self.kv or self._is_doomed(workers) or self._recreates():
             return False
-        return any(r.kv_revision == workers.kv_revision and r.traffic_percent for r in self.wanted.fleet.status.revisions)
+        return any(
+            r.kv_revision == workers.kv_revision and r.traffic_percent for r in self.wanted.fleet.status.revisions
+        )
 
     def _recreates(self) -> bool:
         return self.wanted.fleet.spec.rollout.strategy == "Recreate"
@@ -250,7 +252,9 @@ class _Standing:
     def _capacities(self) -> dict[str, Fraction]:
         """kv-revision that has workers → share of the fleet that its ready pairs can carry."""
         workers = (*self.old, *filter(None, self.targets.values()))
-        return {kv: self._capacity([w for w in workers if w.kv_revision == kv]) for kv in {w.kv_revision for w in workers}}
+        return {
+            kv: self._capacity([w for w in workers if w.kv_revision == kv]) for kv in {w.kv_revision for w in workers}
+        }
 
     def _capacity(self, workers: Sequence[Workers]) -> Fraction:
         ready = {role: sum(w.available for w in of_pool(workers, role)) for role in self.sizes}

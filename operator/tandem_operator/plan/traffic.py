@@ -7,9 +7,7 @@ from math import floor
 from tandem_operator.plan.pace import WHOLE
 
 
-def decide_weights(
-    capacities: Mapping[str, Fraction], target: str, goal: Fraction, told: str | None
-) -> dict[str, int]:
+def decide_weights(capacities: Mapping[str, Fraction], target: str, goal: Fraction, told: str | None) -> dict[str, int]:
     """Whole percents that add up to 100, by kv-revision.
 
     The wanted revision gets what the step allows and its scarcer role can carry, the old ones share the rest by what

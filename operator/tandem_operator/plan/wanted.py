@@ -39,7 +39,11 @@ def decide_wanted(fleet: Fleet, kept: Sequence[Kept]) -> Wanted:
     asked = Wanted(fleet, own, "spec", find_kept(kept, own), rejected)
     pin = fleet.spec.rollout.pin
     if pin is not None:
-        return replace(asked, problem=_unknown_pin(pin, kept)) if find_kept(kept, pin) is None else _go_to(asked, kept, pin)
+        return (
+            replace(asked, problem=_unknown_pin(pin, kept))
+            if find_kept(kept, pin) is None
+            else _go_to(asked, kept, pin)
+        )
     stable = fleet.status.rollout.stable if fleet.status.rollout else None
     if rejected is not None and stable is not None and find_kept(kept, stable) is not None:
         return replace(_go_to(asked, kept, stable), source="rejection")

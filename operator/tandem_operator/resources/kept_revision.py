@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tandem_api import labels
 from tandem_operator.kinds import CONTROLLER_REVISION, Manifest
 from tandem_operator.model import Fleet, PoolRole
 from tandem_operator.resources.metadata import build_metadata, owned_by_fleet
 from tandem_operator.resources.names import revision_name
 from tandem_operator.resources.revisions import kv_revision
-
-from tandem_api import labels
 
 TEMPLATE_FIELDS = ("model", "engine", "prefill", "decode", "kvTransfer", "drain")
 """Top-level fields of the spec (wire names) that shape pods."""

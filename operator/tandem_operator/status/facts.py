@@ -1,18 +1,16 @@
 """What the conditions are computed from, gathered once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from tandem_api import labels
 from tandem_api.conditions import Reason, Status
 from tandem_api.v1alpha1 import Condition
 from tandem_operator.model import PoolRole, Problem, Snapshot
 from tandem_operator.plan.rollout import Rollout, decide_rollout
-from tandem_operator.plan.sizes import decide_sizes
 from tandem_operator.status.causes import Cause, find_cause
 from tandem_operator.validate import find_problem
-from tandem_operator.views import of_pool, read_all
+from tandem_operator.views import of_pool, template_of
 
 PATIENCE = timedelta(seconds=30)
 """How long a cause that may pass by itself (a node that comes, a Secret that is applied next) is not yet Stalled."""
@@ -85,21 +83,17 @@ class Facts:
 
 def gather_facts(snapshot: Snapshot, now: datetime, refusal: Refusal | None) -> Facts:
     """Facts of one snapshot."""
-    workers = read_all(snapshot.deployments)
-    sizes = decide_sizes(snapshot.fleet, snapshot.pools)
-    rollout = decide_rollout(snapshot.fleet, workers, sizes)
-    pools = {role: _pool_facts(snapshot, rollout, role, size) for role, size in sizes.items()}
-    return Facts(snapshot, now, rollout, pools, find_problem(snapshot.fleet.spec), refusal)
+    rollout = decide_rollout(snapshot)
+    asked = replace(snapshot, fleet=rollout.wanted.fleet)  # what should run decides what is missing
+    pools = {role: _pool_facts(asked, rollout, role, size) for role, size in rollout.sizes.items()}
+    problem = find_problem(snapshot.fleet.spec) or rollout.wanted.problem
+    return Facts(asked, now, rollout, pools, problem, refusal)
 
 
 def _pool_facts(snapshot: Snapshot, rollout: Rollout, role: PoolRole, size: int) -> PoolFacts:
     target = rollout.targets[role]
     updated = min(target.ready, size) if target else 0
     everyone = of_pool(rollout.old, role) + ((target,) if target else ())
-    pods = [pod for pod in snapshot.pods if target and _template_of(pod) == target.template_revision]
+    pods = [pod for pod in snapshot.pods if target and template_of(pod) == target.template_revision]
     cause = find_cause(target, pods) if updated < size else None
     return PoolFacts(role, size, sum(w.ready for w in everyone), updated, cause, bool(target and target.is_overdue))
-
-
-def _template_of(pod: Mapping[str, dict[str, dict[str, str]]]) -> str | None:
-    return pod["metadata"].get("labels", {}).get(labels.TEMPLATE_REVISION)

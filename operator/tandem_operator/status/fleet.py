@@ -17,8 +17,10 @@ from tandem_operator.model import PoolRole, Problem, Snapshot
 from tandem_operator.resources.metadata import build_selector
 from tandem_operator.status.facts import PATIENCE, Facts, Refusal, Verdict, gather_facts
 from tandem_operator.status.pools import judge_pool
+from tandem_operator.status.rollout import advance_rollout
 from tandem_operator.status.routing import judge_disaggregation, judge_kv_transfer, judge_router
 from tandem_operator.status.scaling import judge_autoscaler, judge_objectives, what_is_said
+from tandem_operator.status.startup import measure_startup
 from tandem_operator.status.summary import judge_ready, judge_reconciling, judge_stalled
 from tandem_operator.views import of_pool, read_all
 
@@ -37,6 +39,7 @@ def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = No
     facts = gather_facts(snapshot, now, refusal)
     verdicts = judge(facts)
     said = what_is_said(snapshot)
+    progress = advance_rollout(snapshot, facts.rollout, now)
     status = InferenceDeploymentStatus(
         observed_generation=snapshot.fleet.generation,
         conditions=_conditions(snapshot, verdicts, now),
@@ -47,10 +50,13 @@ def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = No
         objectives=said.objectives,
         last_decision=said.decision,
         autoscaler_memory=said.memory,
+        rollout=progress.status,
+        startup=measure_startup(snapshot),
         ready_text=_ready_text(facts),
     )
     pools = {role: _worker_pool_status(snapshot, role, live) for role, live in snapshot.pools.items()}
-    return Report(status, pools, _next_patience(facts))
+    ends = (_next_patience(facts), progress.look_again_at)
+    return Report(status, pools, min(filter(None, ends), default=None))
 
 
 def judge(facts: Facts) -> dict[ConditionType, Verdict]:
@@ -125,20 +131,17 @@ def _pool_status(facts: Facts, role: PoolRole) -> PoolStatus:
 
 
 def _revisions(facts: Facts) -> list[RevisionStatus]:
-    """Every kv-revision that has workers; the traffic goes to exactly one."""
+    """Every kv-revision that has workers, the wanted one first, with its share of the traffic."""
     rollout = facts.rollout
-    present = [w.kv_revision for w in (*rollout.old, *filter(None, rollout.targets.values()))]
-    ordered = sorted({*present, rollout.serving_kv}, key=lambda kv: (kv != rollout.target_kv, kv))
-    return [_revision(facts, kv) for kv in ordered]
+    return [_revision(facts, kv) for kv in sorted(rollout.weights, key=lambda kv: (kv != rollout.target_kv, kv))]
 
 
 def _revision(facts: Facts, kv: str) -> RevisionStatus:
-    rollout = facts.rollout
-    serves = kv == rollout.serving_kv
-    has_ready = all(pool.is_ready for pool in facts.pools.values())
-    starting = kv == rollout.target_kv and not has_ready
-    phase = "Starting" if starting else "Serving" if serves else "Draining"
-    return RevisionStatus(kv_revision=kv, traffic_percent=100 if serves else 0, phase=phase)
+    percent = facts.rollout.weights[kv]
+    is_whole = all(pool.is_ready for pool in facts.pools.values())
+    starting = kv == facts.rollout.target_kv and (not percent or not (is_whole or facts.rollout.old))
+    phase = "Starting" if starting else "Serving" if percent else "Draining"
+    return RevisionStatus(kv_revision=kv, traffic_percent=percent, phase=phase)
 
 
 def _ready_text(facts: Facts) -> str:

@@ -79,4 +79,25 @@ def _overdue(facts: Facts) -> Verdict | None:
     return None
 
 
-_STALLS: tuple[Callable[[Facts], Verdict | None], ...] = (_invalid, _refused, _cause, _overdue)
+def _taken_back(facts: Facts) -> Verdict | None:
+    rejected = facts.rollout.wanted.rejected
+    if rejected is None or facts.rollout.wanted.source != "rejection":
+        return None
+    text = (
+        f"revision {rejected.revision} was taken back: {rejected.message}. Revision {facts.rollout.wanted.revision} "
+        "serves; correct the spec, or change rollout.retry to try it again"
+    )
+    return Verdict(Status.TRUE, Reason.ROLLED_BACK, text)
+
+
+def _stuck(facts: Facts) -> Verdict | None:
+    if not facts.rollout.is_stuck:
+        return None
+    text = (
+        "rollout.maxSurge leaves no room for a new worker, and no old one may go before it serves: set maxSurge to 1 "
+        "or more, or rollout.strategy to Recreate"
+    )
+    return Verdict(Status.TRUE, Reason.ROLLOUT_BLOCKED, text)
+
+
+_STALLS: tuple[Callable[[Facts], Verdict | None], ...] = (_invalid, _refused, _cause, _overdue, _stuck, _taken_back)

@@ -16,7 +16,8 @@ OTHER_MODEL = {"name": "org/other"}
 
 
 def serving_world(**spec: Any) -> World:
-    """A fleet whose workers all serve."""
+    """A fleet whose workers all serve; all of them may come up beside the old ones, unless `spec` says otherwise."""
+    spec.setdefault("rollout", {"maxSurge": "100%"})
     world = World(make_fleet(make_spec(**spec)))
     world.reconcile()
     world.settle()
@@ -60,7 +61,7 @@ def test_traffic_moves_before_the_old_pools_go() -> None:
     assert traffic(world)[kv_revision(world.fleet.spec)] == 100
     gone = [a for a in plan_fleet(world.snapshot()) if isinstance(a, Delete)]
     assert len(gone) == 2
-    assert {a.reason for a in gone} == {"both new pools serve and have the traffic"}
+    assert {a.reason for a in gone} == {"the new workers serve and have the traffic"}
 
 
 def test_a_change_of_one_role_replaces_that_role_alone() -> None:

@@ -42,6 +42,7 @@ class World:
             defaults=self.defaults,
             keys=KEYS,
             pools={pool["spec"]["role"]: pool for pool in self.of("WorkerPool")},
+            revisions=tuple(self.of("ControllerRevision")),
             deployments=tuple(self.of("Deployment")),
             services={s["metadata"]["name"]: s for s in self.of("Service")},
             budgets={b["metadata"]["name"]: b for b in self.of("PodDisruptionBudget")},
