@@ -76,6 +76,21 @@ def test_a_peer_whom_our_requests_do_not_reach_pauses_longer_each_time():
     assert peer.accepts(4.3) == 1.0
 
 
+EVENTS = ("hear", "close", "refuse", "strike", "succeed")
+
+
+def happen(peer, event, now_s):
+    match event:
+        case "hear":
+            peer.hear("one", now_s)
+        case "close":
+            peer.close("one")
+        case "succeed":
+            peer.succeed()
+        case _:
+            getattr(peer, event)(now_s)
+
+
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 1)), max_size=80))
 def test_the_share_is_always_a_share(events):
     peer, now_s = PeerHealth(), 0.0
