@@ -1,9 +1,8 @@
 """Carries out actions. No decisions here: one case per action."""
 
-from typing import Protocol
-
+from tandem_operator.cluster import Cluster
 from tandem_operator.errors import NotFound, Rejected
-from tandem_operator.kinds import SECRET, WORKER_POOL, Kind, Manifest, kind_of
+from tandem_operator.kinds import SECRET, WORKER_POOL, Manifest, kind_of
 from tandem_operator.model import Action, Apply, CreatePool, Delete, Scale
 from tandem_operator.resources.names import OPERATOR_MANAGER, SCALE_MANAGER
 from tandem_operator.store import Store
@@ -11,21 +10,7 @@ from tandem_operator.store import Store
 _INVALID = 422  # the HTTP status of a manifest that fails validation
 
 
-class Writes(Protocol):
-    """The part of a cluster that acting needs."""
-
-    async def apply(self, manifest: Manifest, manager: str, *, uid: str | None) -> Manifest: ...
-
-    async def merge(self, manifest: Manifest, manager: str, *, uid: str) -> Manifest: ...
-
-    async def create(self, manifest: Manifest, manager: str) -> Manifest: ...
-
-    async def scale(self, kind: Kind, namespace: str, name: str, replicas: int, manager: str) -> None: ...
-
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> Manifest: ...
-
-
-async def act(action: Action, cluster: Writes, store: Store) -> None:
+async def act(action: Action, cluster: Cluster, store: Store) -> None:
     """Takes one action, and lets the store see the outcome before the watch brings it.
 
     Raises:
@@ -45,7 +30,7 @@ async def act(action: Action, cluster: Writes, store: Store) -> None:
             await _delete(action, cluster, store)
 
 
-async def _apply(cluster: Writes, manifest: Manifest, uid: str | None) -> Manifest:
+async def _apply(cluster: Cluster, manifest: Manifest, uid: str | None) -> Manifest:
     try:
         return await cluster.apply(manifest, OPERATOR_MANAGER, uid=uid)
     except Rejected as error:
@@ -55,7 +40,7 @@ async def _apply(cluster: Writes, manifest: Manifest, uid: str | None) -> Manife
         return await cluster.merge(manifest, OPERATOR_MANAGER, uid=uid)
 
 
-async def _delete(action: Delete, cluster: Writes, store: Store) -> None:
+async def _delete(action: Delete, cluster: Cluster, store: Store) -> None:
     try:
         answer = await cluster.delete(action.kind, action.namespace, action.name, action.uid)
     except NotFound:

@@ -171,7 +171,9 @@ class Autoscaler:
         deployments = list(store.children(DEPLOYMENT, key).values())
         pods = list(store.children(POD, key).values())
         pools = {pool["spec"]["role"]: pool for pool in store.children(WORKER_POOL, key).values()}
-        return {role: see_pool(pools[role], deployments, pods, now) for role in POOL_ROLES if role in pools}
+        obj = store.get(INFERENCE_DEPLOYMENT, key.namespace, key.name) or {}
+        status = obj.get("status") or {}
+        return {role: see_pool(pools[role], deployments, pods, status, now) for role in POOL_ROLES if role in pools}
 
     async def _write(self, fleet: Fleet, scaler: Scaler, pools: Mapping[Role, PoolSeen]) -> None:
         """Growth first: what shrinks may have waited for it."""

@@ -5,7 +5,7 @@ its deletion, and a sweep evicts what a full list no longer holds.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tandem_api import labels
@@ -104,10 +104,6 @@ class Store:
     def all(self, kind: Kind) -> list[Manifest]:
         """Every object of a kind."""
         return list(self._shelves[kind].objects.values())
-
-    def everything(self) -> Iterator[Manifest]:
-        """Every object of every kind."""
-        return (obj for shelf in self._shelves.values() for obj in shelf.objects.values())
 
     def fleets(self) -> list[Key]:
         """Every fleet."""

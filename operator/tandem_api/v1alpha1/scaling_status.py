@@ -70,7 +70,6 @@ class PoolMemoryStatus(Resource):
         float | None,
         Field(description="Workers by which forecasts fell short, 99 % of the time. Absent: unknown."),
     ] = None
-    startup_seconds: Annotated[Seconds | None, Field(description="Measured from creation to ready.")] = None
 
 
 class AutoscalerMemoryStatus(Resource):

@@ -26,14 +26,13 @@ _TRANSFER_BYTES_PER_S = 20e9
 
 
 def is_watched(spec: InferenceDeploymentSpec) -> bool:
-    """Whether latency is to be judged: both objectives, and how fast the engine is, are known."""
-    objectives, engine = spec.objectives, spec.engine
-    knows_engine = engine.performance_profile is not None or engine.performance_model is not None
-    return bool(objectives and objectives.ttft and objectives.tpot and spec.prefill) and knows_engine
+    """Whether latency is to be judged, in whatever mode."""
+    objectives = spec.objectives
+    return objectives is not None and (objectives.ttft is not None or objectives.tpot is not None)
 
 
 def is_decided(spec: InferenceDeploymentSpec) -> bool:
-    """Whether sizes are to be decided, if only for show."""
+    """Whether sizes are to be decided, if only for show. Admission has seen to it that they can be."""
     return is_watched(spec) and (spec.autoscaling.mode == "Objectives" or spec.autoscaling.advisory)
 
 

@@ -6,14 +6,15 @@ from datetime import datetime
 from tandem_api import labels
 from tandem_api.conditions import Reason
 from tandem_operator.autoscale.scaler import PoolSeen
-from tandem_operator.autoscale.startup import measure_startup_s
 from tandem_operator.kinds import Manifest
 from tandem_operator.status.causes import find_cause
 from tandem_operator.views import read_workers
 
 
-def see_pool(pool: Manifest, deployments: Sequence[Manifest], pods: Sequence[Manifest], now: datetime) -> PoolSeen:
-    """One WorkerPool with the Deployments and pods of its fleet; those of other pools are passed over."""
+def see_pool(
+    pool: Manifest, deployments: Sequence[Manifest], pods: Sequence[Manifest], status: Manifest, now: datetime
+) -> PoolSeen:
+    """One WorkerPool with the Deployments, pods and status of its fleet; what is of other pools is passed over."""
     role = pool["spec"]["role"]
     workers = [one for one in map(read_workers, deployments) if one.pool == role]
     mine = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(labels.POOL) == role]
@@ -21,7 +22,7 @@ def see_pool(pool: Manifest, deployments: Sequence[Manifest], pods: Sequence[Man
         desired=pool["spec"].get("replicas") or 0,
         ready=sum(one.ready for one in workers),
         pending_gpu_s=_pending_gpu_s(mine, now),
-        startup_s=measure_startup_s(mine),
+        startup_s=_startup_s(role, status),
     )
 
 
@@ -30,3 +31,8 @@ def _pending_gpu_s(pods: Sequence[Manifest], now: datetime) -> float:
     causes = (find_cause(None, [pod]) for pod in pods)
     waiting = [cause.since for cause in causes if cause and cause.reason == Reason.INSUFFICIENT_GPU and cause.since]
     return max(0.0, (now - min(waiting)).total_seconds()) if waiting else 0.0
+
+
+def _startup_s(role: str, status: Manifest) -> float | None:
+    """As it stands in status, of the newest template that was measured."""
+    return next((float(entry["seconds"]) for entry in status.get("startup") or () if entry["role"] == role), None)

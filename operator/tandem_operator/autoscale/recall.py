@@ -16,25 +16,22 @@ SPAN_S = 300.0
 LEVEL_STEP = 0.05  # what is written moves in steps, so that noise writes nothing
 
 
-def build_memory_status(
-    memory: Memory, startup_s: tuple[float | None, float | None], now_s: float
-) -> AutoscalerMemoryStatus:
-    """What to write down. `startup_s`: measured, of prefill and of decode."""
+def build_memory_status(memory: Memory, now_s: float) -> AutoscalerMemoryStatus:
+    """What to write down."""
     return AutoscalerMemoryStatus(
         time=format_time(now_s),
-        prefill=_pool_status(memory.prefill, startup_s[0], now_s),
-        decode=_pool_status(memory.decode, startup_s[1], now_s),
+        prefill=_pool_status(memory.prefill, now_s),
+        decode=_pool_status(memory.decode, now_s),
     )
 
 
-def _pool_status(pool: PoolMemory, startup_s: float | None, now_s: float) -> PoolMemoryStatus:
+def _pool_status(pool: PoolMemory, now_s: float) -> PoolMemoryStatus:
     known = len(pool.forecasts.errors) >= ENOUGH_ERRORS
     worst = quantile((error for _, error in pool.forecasts.errors), Method().forecast_share)
     return PoolMemoryStatus(
         level=round(LEVEL_STEP * round(pool.level / LEVEL_STEP), 2),
         needed=_shortened([max(found) for found in _by_span(pool, now_s) if found]),
         shortfall=max(0.0, float(f"{worst:.2g}")) if known else None,
-        startup_seconds=float(round(startup_s)) if startup_s is not None else None,
     )
 
 

@@ -32,7 +32,7 @@ REPORT_EVERY_S = 60.0  # numbers that drift are written that often
 
 @dataclass(frozen=True, slots=True)
 class PoolSeen:
-    """One pool as the cluster shows it. `startup_s`: measured; None when no worker tells."""
+    """One pool as the cluster shows it. `startup_s`: measured; None before the first start."""
 
     desired: int
     ready: int
@@ -65,7 +65,6 @@ class Scaler:
     def __init__(self, spec: InferenceDeploymentSpec, status: InferenceDeploymentStatus, now_s: float) -> None:
         self.spec = spec
         self._memory = read_memory(status.autoscaler_memory, now_s)
-        self._startup_s = _remembered_startups(status.autoscaler_memory)
         self._intake = Intake(_shipped(spec))
         self._signature: Signature = sign(status.last_decision)
         self._said_s = now_s
@@ -96,7 +95,6 @@ class Scaler:
         if sources.covers_from is not None:
             self._intake.history.cover(sources.covers_from)
         self._intake.trim(now_s)
-        self._measure(pools)
         if not is_decided(self.spec):
             self.decision = None
             return self._say(None, now_s)
@@ -109,12 +107,6 @@ class Scaler:
         if self.decision is None or self.decision.hold is not None or not may_act(self.spec):
             return {}
         return {"prefill": self.decision.prefill.workers, "decode": self.decision.decode.workers}
-
-    def _measure(self, pools: Mapping[Role, PoolSeen]) -> None:
-        """A fleet at zero has no worker to measure: then what was measured last counts."""
-        for role, pool in pools.items():
-            if pool.startup_s is not None:
-                self._startup_s[role] = pool.startup_s
 
     def _observe(self, pools: Mapping[Role, PoolSeen], sources: Sources, now_s: float) -> Observation:
         return Observation(
@@ -131,7 +123,7 @@ class Scaler:
 
     def _pool(self, pools: Mapping[Role, PoolSeen], role: Role) -> PoolState:
         seen = pools[role]
-        startup_s = self._startup_s.get(role, DEFAULT_STARTUP_S)
+        startup_s = DEFAULT_STARTUP_S if seen.startup_s is None else seen.startup_s
         return PoolState(seen.desired, seen.ready, seen.pending_gpu_s, startup_s)
 
     def _decide(self, seen: Observation) -> Decision:
@@ -165,8 +157,7 @@ class Scaler:
         decision = self.said.decision
         if is_other or decision is None:
             decision = build_decision_status(self.decision, seen, acted=may_act(self.spec))
-        startup_s = (self._startup_s.get("prefill"), self._startup_s.get("decode"))
-        memory = build_memory_status(self._memory, startup_s, now_s)
+        memory = build_memory_status(self._memory, now_s)
         return Said(latency, decision, _keep_if_same(self.said.memory, memory))
 
 
@@ -175,15 +166,6 @@ def _keep_if_same(before: AutoscalerMemoryStatus | None, after: AutoscalerMemory
     if before is not None and (before.prefill, before.decode) == (after.prefill, after.decode):
         return before
     return after
-
-
-def _remembered_startups(memory: AutoscalerMemoryStatus | None) -> dict[Role, float]:
-    known: dict[Role, float] = {}
-    if memory is not None and memory.prefill.startup_seconds is not None:
-        known["prefill"] = memory.prefill.startup_seconds
-    if memory is not None and memory.decode.startup_seconds is not None:
-        known["decode"] = memory.decode.startup_seconds
-    return known
 
 
 def _shipped(spec: InferenceDeploymentSpec) -> PerformanceModel | None:

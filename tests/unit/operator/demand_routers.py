@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -134,6 +135,11 @@ class SizesOnly:
         return manifest
 
 
+def address_of(name: str) -> str:
+    """An address that no other test process on this machine has: every router listens on the same port."""
+    return f"127.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250}.{ord(name[0]) - 90}"
+
+
 _versions = iter(range(1, 1_000_000))
 
 
@@ -200,12 +206,12 @@ class Stage:
 
     @asynccontextmanager
     async def routers(self, **routers: DemandRouter) -> AsyncIterator[None]:
-        """Serves them on loopback; the last three parts of an address follow from the name."""
+        """Serves them on loopback."""
         runners = []
         async with aiohttp.ClientSession() as self.session:
             self.reader = self.autoscaler.build_reader(self.session)
             for name, router in routers.items():
-                address = f"127.214.7.{ord(name[0]) - 90}"
+                address = address_of(name)
                 app = web.Application()
                 app.add_routes([web.get(DEMAND_PATH, router.answer)])
                 runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -8,7 +8,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from unit.operator.demand_routers import SCALED, START, DemandRouter, make_stage, put_fleet, put_pool, put_router
+from unit.operator.demand_routers import (
+    SCALED,
+    START,
+    DemandRouter,
+    address_of,
+    make_stage,
+    put_fleet,
+    put_pool,
+    put_router,
+)
 from unit.operator.fleets import make_spec
 
 from tandem_api import labels
@@ -99,9 +108,9 @@ async def test_a_router_that_hangs_stops_shrinking_and_nothing_else(monkeypatch:
     monkeypatch.setattr(router_client, "TIMEOUT", router_client.aiohttp.ClientTimeout(total=0.1))
     stage = make_stage(sizes=(9, 9))
     busy = DemandRouter(stage.clock, rate_rps=1)
-    async with stage.routers(b=busy), hanging_listener("127.214.7.99"):
+    async with stage.routers(b=busy), hanging_listener(address_of("c")):
         await stage.rounds()
-        put_router(stage.store, "c", "127.214.7.99")
+        put_router(stage.store, "c", address_of("c"))
         await stage.rounds(5, every_s=60.0)
         assert stage.decision.prefill.bound == "sourceMissing"
         assert stage.sizes() == (9, 9)
@@ -172,6 +181,17 @@ async def test_pods_that_wait_for_a_gpu_are_not_multiplied() -> None:
     assert stage.decision.prefill.bound == "noFreeGPUs"
     assert stage.decision.prefill.needed > 2
     assert stage.sizes()[0] == 2
+
+
+async def test_the_measured_start_is_the_horizon() -> None:
+    status = {
+        "startup": [{"role": "prefill", "templateRevision": "a", "seconds": 33, "slowestSeconds": 40, "workers": 2}]
+    }
+    stage = make_stage(status=status)
+    async with stage.routers(a=DemandRouter(stage.clock, rate_rps=4)):
+        await stage.rounds()
+    assert stage.decision.inputs["prefillStartupSeconds"] == 33
+    assert stage.decision.inputs["decodeStartupSeconds"] == 120  # none has started yet
 
 
 async def test_advisory_decides_and_writes_nothing() -> None:
