@@ -109,6 +109,17 @@ def test_an_honest_ticket_that_is_of_no_use_stays_so_that_its_lease_is_ended(
     assert office.take_notes().failures == {reason: 1}
 
 
+def test_a_ticket_is_redeemed_once_and_in_time_because_prefill_cannot_refuse_a_read() -> None:
+    office = make_office()
+    for _ in range(2):
+        request = Request(make_ticket())
+        office.on_new_request(request, ())
+    assert office.take_notes().failures == {"lease_released": 1}
+    late = TicketOffice("ns/fleet", 30, RING, lambda: 1030.0)
+    late.on_new_request(Request(make_ticket()), ())
+    assert late.take_notes().failures == {"lease_expired": 1}
+
+
 def test_a_refused_request_that_ends_before_it_runs_leaves_nothing_behind() -> None:
     office, request = make_office(), Request({"do_remote_prefill": True})
     office.on_new_request(request, ())

@@ -1,4 +1,8 @@
-"""The scheduler's half: NIXL's parameters get our ticket's fields and signature, and are redeemed only with them."""
+"""The scheduler's half: NIXL's parameters get our ticket's fields and signature, and are redeemed only with them.
+
+A prefill worker cannot refuse a read: NIXL's are one-sided. So the decode worker has to know what a lease's end would
+tell it with our own connector: tickets that are overdue, or that were redeemed here, are not believed to hold KV.
+"""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -10,6 +14,7 @@ from tandem_worker.kv.scheduler_side import PromptRequest, digest_request
 from tandem_worker.kv_nixl.orders import LoadNote, StepNotes
 
 _SIGNED = frozenset(Ticket.model_fields) - {"kid", "mac"}
+_TICKETS_REMEMBERED = 8192
 _UNSIGNED = ("pp_size", "dcp_size", "transfer_mode")  # say how to read at the signed address; wrong ones fail there
 
 
@@ -23,6 +28,7 @@ class TicketOffice:
     unix_s: Callable[[], float]
     _notes: StepNotes = field(default_factory=StepNotes)
     _refused: dict[str, int] = field(default_factory=dict)  # request → tokens that the local cache has of it
+    _seen: dict[str, None] = field(default_factory=dict)  # prefill's request ids, oldest first
 
     # Prefill
 
@@ -52,10 +58,23 @@ class TicketOffice:
             self._refuse(request, error.reason)
             return
         request.kv_transfer_params = ticket.to_params() | {name: params[name] for name in _UNSIGNED if name in params}
+        if reason := self._find_fault(ticket, request, circuits_open):
+            self._refuse(request, reason)
+        self._remember(f"{ticket.remote_engine_id} {ticket.remote_request_id}")
+
+    def _find_fault(self, ticket: Ticket, request: PromptRequest, circuits_open: Container[str]) -> str | None:
         if ticket.prompt_digest != digest_request(request):
-            self._refuse(request, "prompt_mismatch")
-        elif ticket.remote_host in circuits_open:
-            self._refuse(request, "circuit_open")
+            return "prompt_mismatch"
+        if self.unix_s() >= ticket.expiry:
+            return "lease_expired"
+        if f"{ticket.remote_engine_id} {ticket.remote_request_id}" in self._seen:
+            return "lease_released"
+        return "circuit_open" if ticket.remote_host in circuits_open else None
+
+    def _remember(self, name: str) -> None:
+        self._seen[name] = None
+        if len(self._seen) > _TICKETS_REMEMBERED:
+            del self._seen[next(iter(self._seen))]
 
     def may_load(self, request: PromptRequest, local_tokens: int) -> bool:
         """Asked before NIXL is; what may not load is a full local hit to NIXL, which then ends the lease."""
