@@ -39,6 +39,7 @@ from tandem_router.tracing.spans import (
     Span,
     traced_headers,
 )
+from tandem_router.trials import is_over
 
 UNWANTED_LOCAL = frozenset(("no_prefill_worker", "prefill_failed", "prefill_declined", "circuit_open"))
 LEG_NAMES = {"p": "prefill", "d": "decode"}
@@ -134,6 +135,7 @@ class Call:
         now_s = self._clock()
         self._errand.note_failure(failure.worker, now_s)
         failure.worker.note_failure(now_s)
+        self._order.fleet.trials.note_fault(failure.worker.spec.template_revision)
         self._ledger.count_retry(leg)
         self._end_span("leg_failed")
 
@@ -205,6 +207,7 @@ class Call:
 
     def _take(self, worker: Worker, result: PrefillResult) -> None:
         worker.note_success()
+        worker.hit_tokens.add(result.counts.cached, self._clock())
         if result.kv_transfer_params is None:
             self._lease = None
         else:
@@ -253,6 +256,7 @@ class Call:
         trail = self._trail
         if trail is None or not trail.can_continue:
             worker.note_failure(self._clock())
+            self._order.fleet.trials.note_fault(worker.spec.template_revision)
             message = "The worker was lost in the middle of the answer."
             raise StreamBrokenError(message, code="stream_broken") from error
         if trail.is_finished:
@@ -291,7 +295,23 @@ class Call:
         usage = relayed.usage
         self._ledger.count_usage(self._trail.whole_usage(usage) if self._trail is not None and usage else usage)
         learn_decode(worker, (batch_before + worker.running) / 2, self._ledger.tpot_s(), self._clock())
+        self._try_out(placement, has_error=relayed.has_error)
         return Outcome.ENGINE_ERROR if relayed.has_error else Outcome.OK
+
+    def _try_out(self, placement: Placement, *, has_error: bool) -> None:
+        """The answer is whole: what it says of the workers' templates, and of the usefulness of their caches."""
+        order, ledger = self._order, self._ledger
+        if placement.prefill is None:
+            placement.decode.worker.hit_tokens.add(ledger.counts.cached, self._clock())
+        if has_error:
+            order.fleet.trials.note_fault(placement.decode.worker.spec.template_revision)
+            return
+        ttft_s = None if ledger.first_token_s is None else ledger.first_token_s - order.started_s
+        order.fleet.trials.note_end(
+            [claim.worker.spec.template_revision for claim in (placement.decode, placement.prefill) if claim],
+            ttft_missed=is_over(ttft_s, order.fleet.spec.ttft_target_s),
+            tpot_missed=is_over(ledger.tpot_s(), order.fleet.spec.tpot_target_s),
+        )
 
     def _on_first(self, placement: Placement) -> None:
         worker = placement.decode.worker

@@ -16,7 +16,9 @@ from tandem_router.policy.revisions import Readiness
 from tandem_router.policy.token_ratio import TokenRatio
 from tandem_router.recent import RecentWindow
 from tandem_router.snapshot import FleetSpec, Snapshot, WorkerSpec
+from tandem_router.trials import DecayingSum, Trials
 
+HITS_HALF_LIFE_S = 300.0
 ALIVE_S = 3.5  # a worker whose state could not be read for this long is not used
 STALL_S = 120.0  # an answer that has begun and is this silent is given up even if its worker seems alive
 PREFILL_WINDOW_TOKENS = 16_384  # on one prefill worker: a step that runs and one that waits; the rest waits here
@@ -58,6 +60,7 @@ class Worker:
         self.hit_trust = HitTrust()
         self.ejection = Ejection()
         self.warmth = 1.0
+        self.hit_tokens = DecayingSum(HITS_HALF_LIFE_S)
         self.exchanges: set[Exchange] = set()
         self._adapters: dict[str, None] = {}
         self._default_slots = default_slots
@@ -199,6 +202,7 @@ class Fleet:
         self.remote_prefills = 0
         self.local_prefills = 0
         self.recent = RecentWindow()
+        self.trials = Trials()
         self._departed = KVCounters()
 
     @property

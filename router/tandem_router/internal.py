@@ -1,10 +1,10 @@
 """The internal listener: what the operator reads. Every request needs the bearer token."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from tandem_api.router import DEMAND_PATH, FLEETS_PATH, FleetReport, RouterReport
+from tandem_api.router import DEMAND_PATH, FLEETS_PATH, FleetReport, RouterReport, WorkerLoad
 from tandem_router import jsontext
 from tandem_router.decision_log import DecisionLog
 from tandem_router.demand.levels import build_levels
@@ -134,4 +134,16 @@ def build_fleet_report(catalog: Catalog, fleet: Fleet, now_s: float) -> FleetRep
         recent=fleet.recent.observe(
             now_s, (fleet.remote_prefills, fleet.local_prefills, kv.bytes_received, kv.failures)
         ),
+        trials=fleet.trials.tell(
+            (worker.spec.role, worker.spec.template_revision) for worker in fleet.workers.values()
+        ),
+        loads=tuple(build_loads(fleet, now_s)),
     )
+
+
+def build_loads(fleet: Fleet, now_s: float) -> Iterator[WorkerLoad]:
+    """Workers whose end would cost something."""
+    for worker in fleet.workers.values():
+        hits = round(worker.hit_tokens.value(now_s))
+        if worker.claimed or hits:
+            yield WorkerLoad(worker.name, worker.claimed, float(hits))

@@ -33,6 +33,7 @@ class WorkerSpec:
     ready: bool = True
     terminating: bool = False
     created: str = ""
+    template_revision: str = ""
     topology: str = ""
     tls: bool = False
 

@@ -1,8 +1,8 @@
 """Is a new revision as good as the one that serves? Judged on what both did in the same time.
 
 The new revision is refused when the lower end of a Wilson interval around its share of bad requests (z = 2: wrong once
-in forty) lies above both the share that is allowed and that of the old revision. So a handful of requests refuses only
-what fails nearly always, and a fleet that is overloaded as a whole refuses nothing.
+in forty) lies above both the share that is allowed and that of the old revision, and three requests at least were bad.
+So a handful of requests refuses only what fails nearly always, and a fleet that is overloaded as a whole refuses none.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ from tandem_api.router import FleetReport
 from tandem_api.v1alpha1 import Objectives
 
 ALLOWED_FAILURES = 0.01
+_LEAST_BAD = 3
 _Z = 2.0
 
 
@@ -59,7 +60,7 @@ def find_breach(new: Tally, old: Tally, objectives: Objectives | None) -> str | 
         )
     for what, bad, bad_old, allowed in checks:
         share_old = bad_old / old.requests if old.requests else 0.0
-        if lower_bound(bad, new.requests) > max(allowed, share_old):
+        if bad >= _LEAST_BAD and lower_bound(bad, new.requests) > max(allowed, share_old):
             compared = f"{share_old:.1%} of {old.requests} on the serving revision, {allowed:.0%} allowed"
             return f"{bad / new.requests:.1%} of {new.requests} requests {what} ({compared})"
     return None

@@ -72,6 +72,7 @@ def parse_pod(item: dict[str, Any]) -> PodRecord | None:
             http_port=parse_port(notes.get(labels.HTTP_PORT_ANNOTATION), labels.HTTP_PORT),
             admin_port=parse_port(notes.get(labels.ADMIN_PORT_ANNOTATION), labels.ADMIN_PORT),
             kv_revision=tags.get(labels.KV_REVISION, ""),
+            template_revision=tags.get(labels.TEMPLATE_REVISION, ""),
             ready=is_ready(status),
             terminating="deletionTimestamp" in metadata,
             created=metadata.get("creationTimestamp", ""),
