@@ -10,6 +10,7 @@ from tandem_api.worker import MODEL_DIR
 
 MOUNT_DIR = "/models"  # where volumes with weights are mounted, read-only
 CACHE_DIR = "/var/lib/tandem/cache"  # what is fetched; shared by all pods where model.cache names a claim
+FETCHER_PREFIX = "fetch-"
 DEFAULT_FETCHER_IMAGE = "amazon/aws-cli:2.31.0"
 
 _HUB, _CLAIM, _IMAGE, _BUCKET = "hf://", "pvc://", "oci://", "s3://"
@@ -113,7 +114,7 @@ def build_fetchers(spec: InferenceDeploymentSpec, security: dict[str, Any], tmp_
     for number, source in enumerate(filter(_is_bucket, list_sources(spec))):
         place = locate_weights(spec, source)
         yield {
-            "name": f"fetch-{number}",
+            "name": f"{FETCHER_PREFIX}{number}",
             "image": store.image or DEFAULT_FETCHER_IMAGE,
             "command": ["aws", "s3", "sync", "--only-show-errors", "--no-progress", *unsigned, source, place],
             "env": _fetcher_environment(store, tmp_dir),

@@ -8,6 +8,7 @@ from typing import Any
 
 from tandem_api.conditions import Reason
 from tandem_operator.kinds import Manifest
+from tandem_operator.resources.weights import FETCHER_PREFIX
 from tandem_operator.views import Workers, parse_time
 
 _IMAGE_REASONS = frozenset(("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"))
@@ -106,6 +107,9 @@ def _crash(container: dict[str, Any], state: dict[str, Any], born: datetime | No
         return Cause(reason, said.group(2).strip(), None if reason in _FINAL else born)
     last_line = text.splitlines()[-1] if text else "see kubectl logs --previous"
     ending = "ran out of memory; raise resources.memory" if ended.get("reason") == "OOMKilled" else last_line
+    if container["name"].startswith(FETCHER_PREFIX):
+        text = f"weights cannot be fetched ({ending}); check model.source and model.objectStore"
+        return Cause(Reason.MODEL_UNAVAILABLE, text, born)
     exits = f"container {container['name']} ends with exit code {ended['exitCode']}"
     return Cause(Reason.WORKER_CRASHING, f"{exits} after {container.get('restartCount', 0)} restarts: {ending}", born)
 

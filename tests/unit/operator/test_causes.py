@@ -28,6 +28,12 @@ def crashed(message: str, code: int = 1, reason: str = "Error") -> dict[str, Any
     return waiting("CrashLoopBackOff") | {"lastState": ended}
 
 
+def fetching(message: str) -> dict[str, Any]:
+    """A pod whose init container cannot bring the weights."""
+    status = {"name": "fetch-0", "image": "aws", "restartCount": 3, **crashed(message, 254)}
+    return make_pod(waiting("PodInitializing")) | {"status": {"initContainerStatuses": [status]}}
+
+
 def unscheduled(message: str) -> dict[str, Any]:
     return make_pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
 
@@ -45,6 +51,7 @@ def unscheduled(message: str) -> dict[str, Any]:
         (unscheduled("0/3 nodes: 3 Insufficient amd.com/gpu, 1 x."), Reason.INSUFFICIENT_GPU, "free amd.com/gpu;"),
         (unscheduled("0/3 nodes: 3 Insufficient memory."), Reason.UNSCHEDULABLE, "Insufficient memory"),
         (make_pod(crashed("ModelUnavailable: org/x is gated")), Reason.MODEL_UNAVAILABLE, "org/x is gated"),
+        (fetching("fatal error: NoSuchBucket"), Reason.MODEL_UNAVAILABLE, "(fatal error: NoSuchBucket); check model."),
         (make_pod(crashed("ConfigInvalid: no key")), Reason.CONFIG_INVALID, "no key"),
         (make_pod(crashed("ValueError: bad shape")), Reason.WORKER_CRASHING, "ValueError: bad shape"),
         (make_pod(crashed("Traceback\nlast words")), Reason.WORKER_CRASHING, "after 2 restarts: last words"),
