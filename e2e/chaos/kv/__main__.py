@@ -1,7 +1,8 @@
 """Hurts KV transfer between two real vLLM engines in every way that DESIGN names, and prints what came of it.
 
-    TANDEM_WORKER_PYTHON=... PYTHONPATH=tests .venv/bin/python -m chaos.kv [--soak 200] [--only NAME,...] [--seed N]
+    TANDEM_WORKER_PYTHON=... PYTHONPATH=tests .venv/bin/python -m chaos.kv [--nixl] [--soak 200] [--only NAME,...]
 
+With --nixl the engines hand over by NIXL, and suffer what can be done to them from outside; see docs/design/nixl.md.
 Exits with 1 when an output differed, a wait was too long, too much was recomputed, or something was not given back.
 """
 
@@ -46,6 +47,25 @@ SCENARIOS: dict[str, Scenario] = {
     "SIGKILL before transfer": prefill_faults.kill_before,
 }
 
+_OVER_NIXL = (
+    "no fault, 12 prompts",
+    "32 requests at once",
+    "ticket expired",
+    "ticket replayed",
+    "ticket forged",
+    "ticket of another prompt",
+    "client leaves during prefill",
+    "client leaves during decode",
+    "SIGSTOP after transfer",
+    "SIGKILL after transfer",
+    "SIGKILL, restart, same address",
+    "SIGKILL before transfer",
+)
+NIXL_SCENARIOS: dict[str, Scenario] = {
+    "SIGSTOP before transfer, SIGCONT": prefill_faults.stop_before_and_go_on,
+    **{name: SCENARIOS[name] for name in _OVER_NIXL},
+}
+
 
 def main() -> int:
     options = _read_arguments()
@@ -58,7 +78,7 @@ def main() -> int:
     print("|---|---|---|---|---|---|", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="chaos-kv-") as folder,
-        running_stage(python, Path(folder), options.seed) as stage,
+        running_stage(python, Path(folder), options.seed, is_nixl=options.nixl) as stage,
     ):
         missed = [name for name, scenario in scenarios.items() if not _run(name, scenario, stage)]
     print(f"\n{len(scenarios) - len(missed)} of {len(scenarios)} as DESIGN §8 wants it")
@@ -70,13 +90,16 @@ def _read_arguments() -> argparse.Namespace:
         prog="python -m chaos.kv", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--soak", type=int, default=200, help="requests in a loop; 3600 is an hour's worth")
+    parser.add_argument("--nixl", action="store_true", help="engines that hand over by NIXL")
     parser.add_argument("--only", help="comma-separated parts of the names of faults")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
     return parser.parse_args()
 
 
 def _choose(options: argparse.Namespace) -> dict[str, Scenario]:
-    scenarios = SCENARIOS | {f"{options.soak} requests in a loop": partial(soak, requests=options.soak)}
+    scenarios = (NIXL_SCENARIOS if options.nixl else SCENARIOS) | {
+        f"{options.soak} requests in a loop": partial(soak, requests=options.soak)
+    }
     if not options.only:
         return scenarios
     parts = options.only.split(",")

@@ -47,6 +47,7 @@ def split_over_ranks(stage: Stage) -> Outcome:
 
 def destroy_bytes(stage: Stage) -> Outcome:
     """The negative control: were outputs still equal, equality would prove nothing."""
+    assert stage.corrupting is not None
     prompts = [stage.make_prompt(length) for length in PROMPT_LENGTHS]
     alone = [text_of(stage.plain.complete(prompt)) for prompt in prompts]
     started_s = time.monotonic()

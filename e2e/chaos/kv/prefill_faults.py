@@ -1,6 +1,7 @@
 """The prefill engine dies or stops: before, during and after the transfer."""
 
 import signal
+import threading
 import time
 
 from integration.kv.vllm_engine import prefill
@@ -12,6 +13,7 @@ _TOKENS = 1400
 _DURING_S = 1.2
 _NOTICE_KILL_S = 0.2
 _LONG_ANSWER = 400
+_STOPPED_S = 4.0
 
 
 def kill_before(stage: Stage) -> Outcome:
@@ -65,6 +67,19 @@ def stop_before(stage: Stage) -> Outcome:
     ticket = prefill(stage.victim, question.prompt)
     stage.victim.kill(signal.SIGSTOP)
     return _go_on(stage, stage.redeem(question, ticket, Expected(12, (_TOKENS, _TOKENS))))
+
+
+def stop_before_and_go_on(stage: Stage) -> Outcome:
+    """NIXL has no deadline for a read: the request waits as long as the peer is stopped, and is right all the same."""
+    question = stage.make_question(_TOKENS)
+    ticket = prefill(stage.victim, question.prompt)
+    stage.victim.kill(signal.SIGSTOP)
+    alarm = threading.Timer(_STOPPED_S, stage.victim.kill, (signal.SIGCONT,))
+    alarm.start()
+    outcome = stage.redeem(question, ticket, Expected(_STOPPED_S + 8, (0, _TOKENS)))
+    alarm.join()
+    outcome.summary += f", stopped for {_STOPPED_S:g} s"
+    return outcome
 
 
 def stop_during(stage: Stage) -> Outcome:

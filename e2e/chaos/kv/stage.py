@@ -46,13 +46,15 @@ class Expected:
 
 @dataclass
 class Stage:
-    """`plain` tells the truth; `victim` is a slow prefill engine with short leases, made to be killed."""
+    """`plain` tells the truth; `victim` is a prefill engine with short leases, made to be killed; with our own
+    connector it is slow, and `corrupting` destroys what it receives.
+    """
 
     plain: Engine
     prefill: Engine
     victim: Engine
     decode: Engine
-    corrupting: Engine
+    corrupting: Engine | None
     start: Callable[..., Engine]  # one more engine of a role, gone with the others
     rng: random.Random
 
@@ -104,22 +106,23 @@ def _held(engine: Engine) -> list[str]:
 
 
 @contextmanager
-def running_stage(python: str, folder: Path, seed: int) -> Iterator[Stage]:
+def running_stage(python: str, folder: Path, seed: int, *, is_nixl: bool) -> Iterator[Stage]:
     """All engines start at once; all are gone afterwards."""
     model = make_tiny_model(python, folder / "model")
     engines: list[Engine] = []
 
     def start(role: str | None, **settings: Any) -> Engine:
         number = len(engines) + 1
-        engines.append(start_engine(python, model, folder / str(number), f"127.0.231.{number}", role, **settings))
+        address = f"127.0.231.{number}"
+        engines.append(start_engine(python, model, folder / str(number), address, role, is_nixl=is_nixl, **settings))
         return engines[-1]
 
     try:
-        slow = {"chunk_bytes": 64 << 10, "chunk_delay_s_for_test": CHUNK_DELAY_S, "lease_s": VICTIM_LEASE_S}
-        stage = Stage(
-            start(None), start("prefill"), start("prefill", **slow), start("decode"),
-            start("decode", corrupt_for_test=True), start, random.Random(seed),  # noqa: S311  # prompts, not secrets
-        )  # fmt: skip
+        slow = {} if is_nixl else {"chunk_bytes": 64 << 10, "chunk_delay_s_for_test": CHUNK_DELAY_S}
+        victim = start("prefill", lease_s=VICTIM_LEASE_S, **slow)
+        corrupting = None if is_nixl else start("decode", corrupt_for_test=True)
+        chance = random.Random(seed)  # noqa: S311  # prompts, not secrets
+        stage = Stage(start(None), start("prefill"), victim, start("decode"), corrupting, start, chance)
         for engine in engines:
             engine.wait_ready()
         yield stage

@@ -19,7 +19,7 @@ def expire(stage: Stage) -> Outcome:
     question = stage.make_question(_TOKENS)
     ticket = prefill(stage.victim, question.prompt)
     time.sleep(VICTIM_LEASE_S + 0.5)
-    return _redeem(stage, question, ticket, "rejected_lease_expired")
+    return _redeem(stage, question, ticket, "lease_expired")
 
 
 def replay(stage: Stage) -> Outcome:
@@ -28,7 +28,7 @@ def replay(stage: Stage) -> Outcome:
     ticket = prefill(stage.prefill, question.prompt)
     stage.decode.complete(question.prompt, kv_transfer_params=ticket)
     # another salt, or the decode engine's own prefix cache would answer
-    return _redeem(stage, question, ticket, "rejected_lease_released", cache_salt="replay")
+    return _redeem(stage, question, ticket, "lease_released", cache_salt="replay")
 
 
 def forge_signature(stage: Stage) -> Outcome:

@@ -27,7 +27,7 @@ KEY = b"k" * 32
 
 @dataclass
 class Engine:
-    """A running `vllm serve`; `kv` are the connector's extra settings, None without a connector."""
+    """A running `vllm serve`; `kv` are the connector's settings, None without a connector; `kv["port"]` is open."""
 
     address: str
     port: int
@@ -35,6 +35,7 @@ class Engine:
     log: Path
     run_dir: Path
     kv: dict[str, Any] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     client: httpx.Client = field(init=False)
     _command: Sequence[str] = field(init=False)
 
@@ -90,7 +91,7 @@ class Engine:
     def restart(self) -> None:
         """Start it anew at the same addresses. Does not wait until it is ready."""
         self.process.wait(10)
-        self.process = launch(self._command, self.log)
+        self.process = launch(self._command, self.log, self.environment)
 
     def stop(self) -> None:
         self.kill(signal.SIGTERM)
@@ -145,7 +146,15 @@ def build_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_engine(  # one argument more than the rule, and all of them what an engine is
-    python: str, model: Path, work_dir: Path, address: str, role: str | None, tp_size: int = 1, **settings: Any
+    python: str,
+    model: Path,
+    work_dir: Path,
+    address: str,
+    role: str | None,
+    tp_size: int = 1,
+    *,
+    is_nixl: bool = False,
+    **settings: Any,
 ) -> Engine:
     """`role`: prefill, decode or None for a plain engine. `settings` are added to the connector's own."""
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -159,29 +168,55 @@ def start_engine(  # one argument more than the rule, and all of them what an en
         "--dtype", DTYPE,
     ]  # fmt: skip
     kv: dict[str, Any] | None = None
+    environment: dict[str, str] = {}
     if role is not None:
-        kv = {
-            "transport": "tcp", "bind_host": address, "port": find_free_port(address), "fleet": FLEET,
-            "keys_dir": str(write_keys(work_dir / "keys")), "run_dir": str(work_dir), "kv_revision": "r1",
-            "engine_id": role, **settings,
-        }  # fmt: skip
+        kv = {"port": find_free_port(address), "keys_dir": str(write_keys(work_dir / "keys")), "run_dir": str(work_dir)}
+        kv |= {"fleet": FLEET, **settings}
+        connector = _describe_nixl(kv) if is_nixl else _describe_own(kv, address, role)
+        environment = _nixl_environment(address, kv["port"]) if is_nixl else {}
         transfer = {
-            "kv_connector": "TandemConnector",
-            "kv_connector_module_path": "tandem_worker.kv.connector",
+            **connector,
             "kv_role": "kv_producer" if role == "prefill" else "kv_consumer",
             "kv_load_failure_policy": "recompute",
-            "kv_connector_extra_config": kv,
         }
         command += ["--kv-transfer-config", json.dumps(transfer)]
     log = work_dir / "vllm.log"
-    return Engine(address, port, launch(command, log), log, work_dir, kv)
+    return Engine(address, port, launch(command, log, environment), log, work_dir, kv, environment)
 
 
-def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def _describe_own(kv: dict[str, Any], address: str, role: str) -> dict[str, Any]:
+    own = {"transport": "tcp", "bind_host": address, "kv_revision": "r1", "engine_id": role, **kv}
+    return {
+        "kv_connector": "TandemConnector",
+        "kv_connector_module_path": "tandem_worker.kv.connector",
+        "kv_connector_extra_config": own,
+    }
+
+
+def _describe_nixl(kv: dict[str, Any]) -> dict[str, Any]:
+    told = {"lease_s": 30.0} | {name: value for name, value in kv.items() if name != "port"}
+    return {
+        "kv_connector": "NixlConnector",
+        "kv_connector_module_path": "tandem_worker.kv_nixl.connector",
+        "kv_buffer_device": "cpu",
+        "kv_connector_extra_config": {"kv_lease_duration": round(told["lease_s"]), "tandem": told},
+    }
+
+
+def _nixl_environment(address: str, port: int) -> dict[str, str]:
+    side_channel = {"VLLM_NIXL_SIDE_CHANNEL_HOST": address, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(port)}
+    return side_channel | {"UCX_NET_DEVICES": "lo", "UCX_TLS": "tcp,self,sm"}
+
+
+def launch(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Its own session, so that all of an engine's processes can be signalled together."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, env=build_environment({}), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=build_environment(environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 
