@@ -94,13 +94,18 @@ async def test_a_bad_request_is_answered_in_openais_shape(
     assert (answer["error"]["code"], answer["error"]["param"]) == (status, param)
 
 
+@pytest.mark.parametrize("connector", ["tcp", "nixl"])
 async def test_prefill_and_decode_together_say_what_a_mixed_worker_says(
-    make_settings: MakeSettings, run_worker: Run, ask: Ask, mixed: Worker
+    make_settings: MakeSettings, run_worker: Run, ask: Ask, mixed: Worker, connector: Any
 ) -> None:
-    prefill, decode = await run_worker(make_settings(Role.PREFILL)), await run_worker(make_settings(Role.DECODE))
+    transfer = KVTransferConfig(connector=connector, lease_s=5)
+    prefill, decode = [
+        await run_worker(make_settings(role, kv_transfer=transfer)) for role in (Role.PREFILL, Role.DECODE)
+    ]
     _, first = await ask(prefill, "/v1/completions", BODY | PREFILL)
     assert (await _state(prefill))["leases"] == 1
     ticket = first["kv_transfer_params"]
+    assert (ticket.get("transfer_mode") == "pull") is (connector == "nixl")
     _, answer = await ask(decode, "/v1/completions", BODY | {"kv_transfer_params": ticket})
     _, alone = await ask(mixed, "/v1/completions", BODY)
     assert answer["choices"][0]["text"] == alone["choices"][0]["text"]

@@ -26,6 +26,7 @@ from tandem_worker.settings import Settings
 TOMBSTONE_S = 60.0
 EXPIRY_POLL_S = 0.2
 PULL_TIMEOUT_S = 5.0
+NIXL_EXTRAS = {"dcp_size": 1, "pp_size": 1, "remote_blocks_expiry_time": None, "transfer_mode": "pull"}
 
 
 class Handover:
@@ -43,6 +44,7 @@ class Handover:
         self._may_serve = may_serve
         self._signer = KeyFiles(settings.keys_dir)
         self._lease_s = settings.config.kv_transfer.lease_s
+        self._extras = NIXL_EXTRAS if settings.config.kv_transfer.connector == "nixl" else {}
         self._leases = LeaseTable(self._lease_s, TOMBSTONE_S)
         self._leased_tokens: dict[str, int] = {}
         self._totals: Counter[str] = Counter()
@@ -83,7 +85,7 @@ class Handover:
             "expiry": int(time.time() + self._lease_s),
             "fleet": self._settings.config.fleet,
         }
-        return issue_ticket(fields, self._signer).to_params()
+        return issue_ticket(fields, self._signer).to_params() | self._extras
 
     async def pull(self, params: Mapping[str, Any], prompt: str) -> int:
         """Redeem a ticket. Returns the prompt tokens whose KV arrived, 0 after a failure, which is counted."""
