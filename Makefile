@@ -101,12 +101,16 @@ bench-kv: env ## KV transfer beside a raw socket, gloo and NIXL, in one run; say
 bench-gateway: env ## CPU that credentials and limits cost a request.
 	@$(VENV)/python -m bench.gateway
 
+.PHONY: bench-regions
+bench-regions: env ## The choice of a region beside five others on recorded traffic, in the simulator.
+	@$(VENV)/python -m bench.regions --write
+
 .PHONY: bench-autoscaler
 bench-autoscaler: env ## Every scaling policy on recorded traffic, in the simulator; FULL=1 for the whole grid.
 	@$(VENV)/python bench/autoscaler/run.py
 
 .PHONY: bench
-bench: bench-operator bench-kv bench-router bench-gateway bench-autoscaler ## All benchmarks, one after the other.
+bench: bench-operator bench-kv bench-router bench-gateway bench-regions bench-autoscaler ## All benchmarks, one after the other.
 
 .PHONY: chaos-kv
 chaos-kv: env ## Hurt KV transfer between real engines in every way, as a table that fails on a miss.
