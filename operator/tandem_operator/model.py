@@ -125,6 +125,17 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Cost at which Kubernetes deletes a pod when its Deployment shrinks, the lowest first; None removes it."""
+
+    namespace: str
+    name: str
+    uid: str
+    cost: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Delete:
     """Deletion of exactly the object that was seen."""
 
@@ -135,4 +146,4 @@ class Delete:
     reason: str
 
 
-Action = Apply | CreatePool | Scale | Delete
+Action = Apply | CreatePool | Mark | Scale | Delete

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -12,7 +12,7 @@ from tandem_operator.autoscale.scaler import Said
 from tandem_operator.cluster import Cluster
 from tandem_operator.errors import Conflict, NotFound, Rejected
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, SECRET, Manifest
-from tandem_operator.model import Action, Apply, Defaults, Delete, Fleet, Key, RouterView, Snapshot
+from tandem_operator.model import Action, Apply, Defaults, Delete, Fleet, Key, Mark, RouterView, Snapshot
 from tandem_operator.observe import UnreadableSpec, observe, read_fleet, read_status
 from tandem_operator.plan.fleet import plan_fleet
 from tandem_operator.report import write_report, write_status
@@ -71,17 +71,12 @@ class Reconciler:
         self._secrets.clear()
 
     async def _converge(self, fleet: Fleet) -> tuple[Snapshot, Refusal | None]:
-        """Acts until the plan holds nothing new. Returns the last snapshot, and what the API server refused for good.
-
-        What is planned a second time was done, and its outcome is not seen yet: the watch will bring it.
-        """
-        taken: list[Action] = []
+        """Acts until the plan is empty. Returns the last snapshot, and what the API server refused for good."""
         for _ in range(_ROUNDS):
             snapshot = await self._observe(fleet)
-            actions = [action for action in plan_fleet(snapshot) if action not in taken]
+            actions = plan_fleet(snapshot)
             if not actions:
                 return snapshot, None
-            taken += actions
             refusal = await self._act_all(fleet, actions)
             if refusal:
                 return await self._observe(fleet), refusal
@@ -95,14 +90,15 @@ class Reconciler:
             fleet, self.store, self.defaults, (keys, secret), self.routers(fleet.uid), self.scaling(fleet.uid)
         )
 
-    async def _act_all(self, fleet: Fleet, actions: Sequence[Action]) -> Refusal | None:
-        """Creates and changes at once, then deletes: what serves goes last, and only if all went well.
+    async def _act_all(self, fleet: Fleet, actions: tuple[Action, ...]) -> Refusal | None:
+        """Marks who leaves, creates and changes, then deletes: what serves goes last, and only if all went well.
 
         Every action is tried: what one child is refused says nothing about the next.
         """
+        marks = [action for action in actions if isinstance(action, Mark)]
         deletions = [action for action in actions if isinstance(action, Delete)]
-        others = [action for action in actions if not isinstance(action, Delete)]
-        for group in (others, deletions):
+        others = [action for action in actions if not isinstance(action, Mark | Delete)]
+        for group in (marks, others, deletions):
             refusals = [r for r in await _gather(self._act(fleet, action) for action in group) if r]
             if refusals:
                 return refusals[0]

@@ -5,7 +5,7 @@ its deletion, and a sweep evicts what a full list no longer holds.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tandem_api import labels
@@ -14,6 +14,7 @@ from tandem_operator.model import Key
 
 _GRAVES = 20_000  # how many deletions are remembered against late events
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
+_POD_ANNOTATIONS = (labels.DELETION_COST_ANNOTATION,)
 _POD_STATUS = ("phase", "podIP", "conditions", "containerStatuses", "initContainerStatuses")
 
 Name = tuple[str, str]  # namespace, name
@@ -105,6 +106,10 @@ class Store:
         """Every object of a kind."""
         return list(self._shelves[kind].objects.values())
 
+    def everything(self) -> Iterator[Manifest]:
+        """Every object of every kind."""
+        return (obj for shelf in self._shelves.values() for obj in shelf.objects.values())
+
     def fleets(self) -> list[Key]:
         """Every fleet."""
         return [Key(*name) for name in self._shelves[INFERENCE_DEPLOYMENT].objects]
@@ -134,9 +139,11 @@ def trim(kind: Kind, obj: Manifest) -> Manifest:
     """What decisions need of an object; pods are many, and most of a pod is its spec."""
     metadata = obj["metadata"]
     if kind == POD:
-        status = obj.get("status") or {}
+        status, notes = obj.get("status") or {}, metadata.get("annotations") or {}
+        kept_notes = {name: notes[name] for name in _POD_ANNOTATIONS if name in notes}
+        kept = {name: metadata[name] for name in _POD_METADATA if name in metadata}
         return {
-            "metadata": {name: metadata[name] for name in _POD_METADATA if name in metadata},
+            "metadata": kept | ({"annotations": kept_notes} if kept_notes else {}),
             "status": {name: status[name] for name in _POD_STATUS if name in status},
         }
     # Items of a list come without their kind.

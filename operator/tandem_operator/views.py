@@ -26,6 +26,7 @@ class Workers:
     created: str
     has_served: bool  # was wholly available at least once
     is_overdue: bool  # Kubernetes saw no progress within the deadline
+    is_settled: bool  # Kubernetes has seen the size, and has neither workers to make nor to take away
     failure: str | None  # why Kubernetes cannot even create the pods
     manifest: Manifest
 
@@ -56,6 +57,10 @@ def read_workers(deployment: Manifest) -> Workers:
         created=metadata.get("creationTimestamp", ""),
         has_served=progressing.get("reason") == "NewReplicaSetAvailable",
         is_overdue=progressing.get("reason") == "ProgressDeadlineExceeded",
+        is_settled=(
+            status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+            and status.get("replicas", 0) == desired
+        ),
         failure=failure.get("message") if failure.get("status") == "True" else None,
         manifest=deployment,
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from tandem_operator.diff import first_difference
 from tandem_operator.kinds import DEPLOYMENT, WORKER_POOL, Manifest
 from tandem_operator.model import Action, Apply, CreatePool, Delete, PoolRole, Scale, Snapshot
+from tandem_operator.plan.drain import find_shrinks, plan_marks
 from tandem_operator.plan.history import decide_templates, plan_history
 from tandem_operator.plan.rollout import Rollout, decide_rollout
 from tandem_operator.plan.sizes import plan_scale
@@ -65,12 +66,19 @@ def _plan_workers(snapshot: Snapshot, rollout: Rollout) -> Iterator[Action]:
     workers = read_all(snapshot.deployments)
     templates = decide_templates(snapshot, rollout.wanted, rollout.history, workers)
     yield from plan_history(snapshot, rollout.wanted, rollout.history, templates, workers)
+    yield from plan_marks(snapshot, find_shrinks(_wanted_counts(rollout), workers))
     for role, count in rollout.counts.items():
         yield from _plan_target(snapshot, rollout, role, templates[role], count)
     yield from _plan_old(rollout)
     for retirement in rollout.retire:
         yield _delete_workers(retirement.workers, retirement.reason)
     yield from _plan_unwanted_pool(snapshot, workers)
+
+
+def _wanted_counts(rollout: Rollout) -> dict[str, int]:
+    """Live Deployment that stays → workers that it should have."""
+    targets = {target.name: rollout.counts[role] for role, target in rollout.targets.items() if target}
+    return targets | dict(rollout.kept)
 
 
 def _plan_target(

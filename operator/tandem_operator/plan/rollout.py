@@ -122,10 +122,11 @@ class _Standing:
         lanes = {role: self._lane(role) for role in self.sizes}
         groups = self._groups()
         moves = self._decide_moves(lanes, groups, goal)
-        kept = self._kept(moves)
+        meant = self._meant(moves)
+        kept = meant | {w.name: w.desired for w in self.old if not meant[w.name] and self._still_told(w)}
         retire = tuple(self._retirements(kept))
         leaving = {retirement.workers.name for retirement in retire}
-        weights = decide_weights(self._capacities(), self.kv, goal, traffic_kv(self.wanted.fleet))
+        weights = decide_weights(self._capacities(meant), self.kv, goal, traffic_kv(self.wanted.fleet))
         rolling = {role: lanes[role] for group in groups for role in group if lanes[role].olds} or lanes
         return Rollout(
             wanted=self.wanted,
@@ -211,13 +212,12 @@ class _Standing:
         """Superseded before it ever served."""
         return not (workers.has_served or workers.available or self.is_paused or self._is_stable(workers))
 
-    def _kept(self, moves: Mapping[PoolRole, Move]) -> dict[str, int]:
-        """Old Deployment → workers that it should have."""
-        kept = {w.name: 0 if self._is_doomed(w) else w.desired for w in self.old}
+    def _meant(self, moves: Mapping[PoolRole, Move]) -> dict[str, int]:
+        """Old Deployment → workers that it should have, once the traffic has left those that go."""
+        meant = {w.name: 0 if self._is_doomed(w) else w.desired for w in self.old}
         for role, move in moves.items():
-            olds = self._olds_of(role)
-            kept |= {w.name: count for w, count in zip(olds, move.olds, strict=True)}
-        return kept | {w.name: w.desired for w in self.old if kept[w.name] == 0 and self._still_told(w)}
+            meant |= {w.name: count for w, count in zip(self._olds_of(role), move.olds, strict=True)}
+        return meant
 
     def _still_told(self, workers: Workers) -> bool:
         """Routers were told to send requests there: first they are told otherwise. Recreate does not wait."""
@@ -249,16 +249,16 @@ class _Standing:
             return "its successor serves"
         return "the new workers serve and have the traffic"
 
-    def _capacities(self) -> dict[str, Fraction]:
-        """kv-revision that has workers → share of the fleet that its ready pairs can carry."""
-        workers = (*self.old, *filter(None, self.targets.values()))
-        return {
-            kv: self._capacity([w for w in workers if w.kv_revision == kv]) for kv in {w.kv_revision for w in workers}
-        }
+    def _capacities(self, meant: Mapping[str, int]) -> dict[str, Fraction]:
+        """kv-revision that has workers → share of the fleet that the ready pairs which stay can carry."""
+        carriers: dict[str, dict[str, int]] = {}
+        for w in (*self.old, *filter(None, self.targets.values())):
+            ready = carriers.setdefault(w.kv_revision, {})
+            ready[w.pool] = ready.get(w.pool, 0) + min(w.available, meant.get(w.name, w.desired))
+        return {kv: self._capacity(ready) for kv, ready in carriers.items()}
 
-    def _capacity(self, workers: Sequence[Workers]) -> Fraction:
-        ready = {role: sum(w.available for w in of_pool(workers, role)) for role in self.sizes}
-        shares = (Fraction(ready[role], size) for role, size in self.sizes.items() if size)
+    def _capacity(self, ready: Mapping[str, int]) -> Fraction:
+        shares = (Fraction(ready.get(role, 0), size) for role, size in self.sizes.items() if size)
         return min((*shares, WHOLE))
 
 

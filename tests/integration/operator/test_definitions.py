@@ -308,7 +308,7 @@ def test_a_worker_pool_never_changes_whose_it_is(tandem_kube: Kube, field: str, 
         "spec": {"fleet": "fixed", "role": "prefill", "replicas": 1},
     }
     tandem_kube.apply(manifest)
-    with pytest.raises(ClusterError, match="spec.fleet and spec.role never change"):
+    with pytest.raises(ClusterError, match="never change: delete the WorkerPool"):
         tandem_kube.apply({**manifest, "spec": {**manifest["spec"], field: other}})
     tandem_kube.apply({**manifest, "spec": {**manifest["spec"], "replicas": 2}})
     tandem_kube.run("delete", "wpool", f"fixed-{field}", "--wait=false")

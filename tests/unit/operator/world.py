@@ -14,7 +14,7 @@ from unit.operator.fleets import DEFAULTS, KEYS, make_fleet
 
 from tandem_api import labels
 from tandem_operator.kinds import Manifest
-from tandem_operator.model import Action, Apply, CreatePool, Defaults, Delete, Fleet, RouterView, Scale, Snapshot
+from tandem_operator.model import Action, Apply, CreatePool, Defaults, Delete, Fleet, Mark, RouterView, Scale, Snapshot
 from tandem_operator.plan.fleet import plan_fleet
 from tandem_operator.status.fleet import build_report
 
@@ -95,6 +95,11 @@ class World:
                 self._apply(manifest, None)
             case Scale(_, name, replicas, _, kind):
                 self.objects[kind.name, name]["spec"]["replicas"] = replicas
+            case Mark(_, name, uid, cost, _):
+                (pod,) = [pod for pod in self.pods if pod["metadata"]["name"] == name]
+                assert pod["metadata"]["uid"] == uid
+                notes = {**pod["metadata"].get("annotations", {}), labels.DELETION_COST_ANNOTATION: cost}
+                pod["metadata"]["annotations"] = {key: value for key, value in notes.items() if value is not None}
             case Delete(kind, _, name, uid, _):
                 assert self.objects[kind.name, name]["metadata"]["uid"] == uid
                 self._delete(kind.name, name)
@@ -154,6 +159,8 @@ def is_kind(action: Action, kind: str) -> bool:
             return bool(manifest["kind"] == kind)
         case Delete(k) | Scale(kind=k):
             return k.name == kind
+        case Mark():
+            return kind == "Pod"
     raise AssertionError(action)
 
 

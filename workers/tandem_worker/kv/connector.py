@@ -19,6 +19,7 @@ from vllm.v1.kv_cache_interface import AttentionSpec
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 from vllm.v1.request import RequestStatus
 
+from tandem_worker.kv.idle import pause_when_nothing_runs
 from tandem_worker.kv.keys import KeyFiles
 from tandem_worker.kv.messages import Engine, GroupShape
 from tandem_worker.kv.orders import StepOrders
@@ -80,6 +81,8 @@ class TandemConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]  #
         self._scheduling.on_allocated(request, block_ids, num_external_tokens)
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
+        if self._kv_transfer_config.is_kv_producer:
+            pause_when_nothing_runs(scheduler_output.total_num_scheduled_tokens)
         return StepMetadata(self._scheduling.take_orders())
 
     def update_connector_output(self, connector_output: Any) -> None:

@@ -18,6 +18,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import NixlConnector as VllmNixlConnector
 
+from tandem_worker.kv.idle import pause_when_nothing_runs
 from tandem_worker.kv.keys import KeyFiles
 from tandem_worker.kv_nixl.ledger import Ledger
 from tandem_worker.kv_nixl.local_service import LocalService
@@ -68,6 +69,8 @@ class NixlConnector(VllmNixlConnector):  # type: ignore[misc]  # as above
         super().update_state_after_alloc(request, blocks, num_external_tokens)
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
+        if self._kv_transfer_config.is_kv_producer:
+            pause_when_nothing_runs(scheduler_output.total_num_scheduled_tokens)
         metadata = super().build_connector_meta(scheduler_output)
         metadata.tandem = self._office.take_notes()
         return metadata
@@ -127,8 +130,8 @@ class NixlConnector(VllmNixlConnector):  # type: ignore[misc]  # as above
             return None
         with self._lock:
             hosts = self._ledger.find_open_circuits(time.monotonic())
-        is_news, self._circuits_open = hosts != self._circuits_open, hosts
-        return OpenCircuits(hosts) if is_news else None
+        had_any, self._circuits_open = bool(self._circuits_open), hosts
+        return OpenCircuits(hosts) if hosts or had_any else None
 
     def shutdown(self) -> None:
         if self._local is not None:

@@ -1,0 +1,1 @@
+"""`tandem explain`: what the operator would do with an InferenceDeployment, and why. Touches nothing."""
