@@ -199,7 +199,7 @@ def _describe_nixl(kv: dict[str, Any]) -> dict[str, Any]:
         "kv_connector": "NixlConnector",
         "kv_connector_module_path": "tandem_worker.kv_nixl.connector",
         "kv_buffer_device": "cpu",
-        "kv_connector_extra_config": {"kv_lease_duration": round(told["lease_s"]), "tandem": told},
+        "kv_connector_extra_config": {"kv_lease_duration": round(told["lease_s"]), "num_threads": 0, "tandem": told},
     }
 
 

@@ -87,7 +87,8 @@ def test_nixl_is_vllms_own_connector_with_our_contract_around_it() -> None:
     )
     assert config["kv_connector_module_path"] == "tandem_worker.kv_nixl.connector"
     assert config["kv_connector_extra_config"]["kv_lease_duration"] == 5
-    assert read(make_settings(Role.DECODE, "nixl"), is_cpu=True)["kv_buffer_device"] == "cpu"
+    on_cpu = read(make_settings(Role.DECODE, "nixl"), is_cpu=True)
+    assert (on_cpu["kv_buffer_device"], on_cpu["kv_connector_extra_config"]["num_threads"]) == ("cpu", 0)
 
 
 def test_nixl_listens_at_the_pods_own_address_and_on_loopback_stays_there() -> None:

@@ -89,6 +89,9 @@ def _nixl(settings: Settings, transfer: KVTransferConfig, *, is_cpu: bool) -> Co
         "kv_buffer_device": "cpu" if is_cpu else "cuda",
         "kv_connector_extra_config": {
             "kv_lease_duration": ceil(transfer.lease_s),
+            **(
+                {"num_threads": 0} if is_cpu else {}
+            ),  # vLLM's four, for many NICs, spin on the few cores of a CPU engine
             "tandem": {
                 "fleet": settings.config.fleet,
                 "keys_dir": str(settings.keys_dir),
