@@ -13,6 +13,7 @@ class Relay:
         self._target = target
         self._budget = after_bytes
         self._is_black_hole = is_black_hole
+        self.heard = bytearray()  # all that passed, of both directions
         self._listener = socket.create_server((ADDRESS, 0))
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = [self._listener]
@@ -32,6 +33,7 @@ class Relay:
     def _pump(self, source: socket.socket, sink: socket.socket, is_counted: bool) -> None:
         try:
             while data := source.recv(16384):
+                self.heard += data
                 if is_counted:
                     self._budget -= len(data)
                 if self._budget <= 0:

@@ -19,6 +19,7 @@ class Counters:
     recomputed_tokens: int = 0
     remote_tokens: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    fallbacks: Counter[str] = field(default_factory=Counter)  # sessions over another transport than asked for
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"failures": dict(self.failures)}
+        return asdict(self) | {"failures": dict(self.failures), "fallbacks": dict(self.fallbacks)}

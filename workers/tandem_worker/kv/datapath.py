@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 from tandem_worker.kv.layout import Chunk, HeadSlice, KvLayout, LayoutError, chunk_pieces, plan_chunks
-from tandem_worker.kv.memory import HostMemory, MemoryRangeError
+from tandem_worker.kv.memory import KvMemory, MemoryRangeError
 from tandem_worker.kv.transport import ChunkLabel, Edge, TransportError
 
 
@@ -40,7 +40,7 @@ class Pace:
     chunk_timeout_s: float
     floor_bytes_per_s: float
     delay_s_for_test: float = 0
-    corrupt_for_test: HostMemory | None = None
+    corrupt_for_test: KvMemory | None = None
 
     def chunk_deadline_s(self, size_bytes: int) -> float:
         return self.chunk_timeout_s + size_bytes / self.floor_bytes_per_s
@@ -113,19 +113,37 @@ class DataPath:
     def _serve(self, edge: Edge | None, order: Order) -> Moved:
         started_s = time.monotonic()
         done: list[Chunk] = []
-        fault: str | None = None
+        fault: str | None = "aborted"  # the session ended before the transfer began
+        if edge is not None and not self._is_aborted:
+            fault = self._move_all(edge, order, done)
+        if edge is not None and done:
+            fault = self._settle(edge, done, fault)
+        if not order.is_send and self._pace.corrupt_for_test is not None:
+            for chunk in done:
+                self._pace.corrupt_for_test.erase(chunk_pieces(self._layout, chunk, order.heads))
+        size_bytes = sum(chunk.size_bytes for chunk in done)
+        return Moved(order.transfer, len(done), size_bytes, time.monotonic() - started_s, fault)
+
+    def _move_all(self, edge: Edge, order: Order, done: list[Chunk]) -> str | None:
+        """Adds to `done` what was moved; returns why it is not all."""
         try:
-            if edge is None or self._is_aborted:
-                raise TransportError("aborted", "the session ended before the transfer began")
             for chunk in plan_chunks(self._layout, order.blocks, order.heads, order.chunk_bytes):
                 self._move(edge, order, chunk)
                 done.append(chunk)
         except TransportError as error:
-            fault = error.reason
+            return error.reason
         except (LayoutError, MemoryRangeError):
-            fault = "bad_plan"
-        size_bytes = sum(chunk.size_bytes for chunk in done)
-        return Moved(order.transfer, len(done), size_bytes, time.monotonic() - started_s, fault)
+            return "bad_plan"
+        return None
+
+    def _settle(self, edge: Edge, done: list[Chunk], fault: str | None) -> str | None:
+        """Chunks that cannot be said to be where they belong were not moved."""
+        try:
+            edge.settle(self._pace.chunk_deadline_s(done[-1].size_bytes))
+        except TransportError as error:
+            done.clear()
+            return fault or error.reason
+        return fault
 
     def _move(self, edge: Edge, order: Order, chunk: Chunk) -> None:
         pieces = chunk_pieces(self._layout, chunk, order.heads)
@@ -133,13 +151,6 @@ class DataPath:
         timeout_s = self._pace.chunk_deadline_s(chunk.size_bytes)
         if not order.is_send:
             edge.receive(label, pieces, timeout_s)
-            if self._pace.corrupt_for_test is not None:
-                _zero(self._pace.corrupt_for_test.views(pieces))
             return
         time.sleep(self._pace.delay_s_for_test)
         edge.send(label, pieces, timeout_s)
-
-
-def _zero(views: Sequence[memoryview]) -> None:
-    for view in views:
-        view[:] = bytes(len(view))

@@ -2,15 +2,16 @@
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from tandem_api.worker import LOADS_REMEMBERED
-from tandem_worker.kv.counters import Counters
-from tandem_worker.kv.datapath import DataPath, Moved, Order, Pace, Reports
-from tandem_worker.kv.layout import KvLayout
+from tandem_worker.kv.attachments import dial
+from tandem_worker.kv.datapath import DataPath, Moved, Order, Reports
+from tandem_worker.kv.guards import Guard
 from tandem_worker.kv.link import ControlLink
 from tandem_worker.kv.loads import Load, LoadResult
 from tandem_worker.kv.messages import Message
@@ -19,6 +20,7 @@ from tandem_worker.kv.puller import (
     Connect,
     Disconnect,
     Failed,
+    FellBack,
     Finished,
     Job,
     Puller,
@@ -29,8 +31,9 @@ from tandem_worker.kv.puller import (
     StopReceive,
 )
 from tandem_worker.kv.recent_loads import RecentLoad, RecentLoads
-from tandem_worker.kv.tcp import CONTROL_MAGIC
+from tandem_worker.kv.tls import name_tls_fault
 from tandem_worker.kv.transport import Edge, Transport
+from tandem_worker.kv.wiring import Wiring
 
 _NONCE_BYTES = 16
 _STOP_S = 5.0
@@ -59,17 +62,12 @@ class DecodeSide:
     def __init__(
         self,
         make_puller: Callable[[Peer], Puller],
-        transport: Transport,
-        layout: KvLayout,
-        pace: Pace,
-        counters: Counters,
+        wiring: Wiring,
         on_loaded: Callable[[LoadResult], None],
     ) -> None:
         self._make_puller = make_puller
-        self._transport = transport
-        self._layout = layout
-        self._pace = pace
-        self._counters = counters
+        self._wiring = wiring
+        self._counters = wiring.counters
         self._on_loaded = on_loaded
         self._peers: dict[Peer, _Dealings] = {}
         self._loads: dict[str, Load] = {}
@@ -79,6 +77,12 @@ class DecodeSide:
     @property
     def session_count(self) -> int:
         return sum(dealings.puller.state is State.OPEN for dealings in self._peers.values())
+
+    @property
+    def fallbacks(self) -> set[str]:
+        """Why sessions that are open now do not use the transport that was asked for."""
+        pullers = (dealings.puller for dealings in self._peers.values())
+        return {puller.fallback for puller in pullers if puller.state is State.OPEN and puller.fallback}
 
     @property
     def open_circuits(self) -> list[str]:
@@ -143,8 +147,8 @@ class DecodeSide:
                     self._spawn(self._converse(dealings, link))
                 case Send(link, message):
                     dealings.links[link].send(message)
-                case Attach(link, endpoint):
-                    self._attach(dealings, link, endpoint)
+                case Attach(link, endpoint, transport):
+                    self._attach(dealings, link, endpoint, self._wiring.transports[transport])
                 case Receive(link, transfer, job, chunk_bytes):
                     order = Order(transfer, job.local_blocks, job.local_heads, chunk_bytes, is_send=False)
                     dealings.paths[link].give(order)
@@ -154,12 +158,16 @@ class DecodeSide:
                     self._disconnect(dealings, link)
                 case Finished():
                     self._on_finished(dealings.peer, action)
-                case Failed(reason):
-                    self._counters.failures[reason] += 1
+                case Failed() | FellBack():
+                    self._count(action)
+
+    def _count(self, action: Failed | FellBack) -> None:
+        tally = self._counters.failures if isinstance(action, Failed) else self._counters.fallbacks
+        tally[action.reason] += 1
 
     def _on_finished(self, peer: Peer, end: Finished) -> None:
         load = self._loads[end.job.key]
-        result = load.on_pulled(self._layout, end.job.local_heads, end.chunk_bytes, end.chunks, end.fault)
+        result = load.on_pulled(self._wiring.layout, end.job.local_heads, end.chunk_bytes, end.chunks, end.fault)
         if result is not None:
             del self._loads[end.job.key]
             self._recent.remember(str(end.job.ticket["remote_request_id"]), peer.host, result)
@@ -174,7 +182,10 @@ class DecodeSide:
     async def _converse(self, dealings: _Dealings, link: int) -> None:
         puller = dealings.puller
         try:
-            control = await _connect(dealings.peer, puller.limits.handshake_s)
+            control = await _connect(dealings.peer, self._wiring.guard, puller.limits.handshake_s)
+        except ssl.SSLError as error:
+            self._perform(dealings, puller.on_lost(link, _now_s(), name_tls_fault(error)))
+            return
         except (OSError, TimeoutError, UnicodeError):  # the last: a host name that cannot be one
             self._perform(dealings, puller.on_lost(link, _now_s()))
             return
@@ -184,21 +195,21 @@ class DecodeSide:
         def take(message: Message) -> None:
             self._perform(dealings, puller.on_message(link, message, _now_s()))
 
-        await control.pump(take)
-        self._perform(dealings, puller.on_lost(link, _now_s()))
+        fault = await control.pump(take)
+        self._perform(dealings, puller.on_lost(link, _now_s(), fault))
         self._disconnect(dealings, link)
 
-    def _attach(self, dealings: _Dealings, link: int, endpoint: dict[str, str]) -> None:
+    def _attach(self, dealings: _Dealings, link: int, endpoint: dict[str, str], transport: Transport) -> None:
         loop = asyncio.get_running_loop()
         address = (dealings.peer.host, dealings.peer.port)
         timeout_s = dealings.puller.limits.handshake_s
 
         def open_edge() -> Edge:
-            return self._transport.open_decode(endpoint, address, timeout_s)
+            return transport.open_edge(dial(self._wiring.guard, endpoint, address, timeout_s))
 
         def opened(fault: str | None) -> None:
             if fault is not None:
-                loop.call_soon_threadsafe(self._on_attach_failed, dealings, link)
+                loop.call_soon_threadsafe(self._on_attach_failed, dealings, link, fault)
 
         def moved(result: Moved) -> None:
             loop.call_soon_threadsafe(self._on_moved, dealings, link, result)
@@ -207,10 +218,10 @@ class DecodeSide:
             loop.call_soon_threadsafe(partial(dealings.paths.pop, link, None))
 
         reports = Reports(opened, moved, ended)
-        dealings.paths[link] = DataPath(self._layout, self._pace, open_edge, reports)
+        dealings.paths[link] = DataPath(self._wiring.layout, self._wiring.pace, open_edge, reports)
 
-    def _on_attach_failed(self, dealings: _Dealings, link: int) -> None:
-        self._perform(dealings, dealings.puller.on_lost(link, _now_s()))
+    def _on_attach_failed(self, dealings: _Dealings, link: int, fault: str) -> None:
+        self._perform(dealings, dealings.puller.on_lost(link, _now_s(), fault))
         self._disconnect(dealings, link)
 
     def _on_moved(self, dealings: _Dealings, link: int, moved: Moved) -> None:
@@ -227,10 +238,16 @@ class DecodeSide:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _connect(peer: Peer, timeout_s: float) -> ControlLink:
+async def _connect(peer: Peer, guard: Guard, timeout_s: float) -> ControlLink:
+    """Raises OSError, TimeoutError."""
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(peer.host, peer.port)
-    writer.write(CONTROL_MAGIC)
+    writer.write(guard.control_magic)
+    try:
+        await guard.secure(writer, timeout_s)
+    except BaseException:
+        writer.close()
+        raise
     return ControlLink(reader, writer)
 
 

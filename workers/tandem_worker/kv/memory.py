@@ -1,14 +1,22 @@
-"""The engine's KV memory as bytes that sockets can read and write in place."""
+"""The engine's KV memory: which addresses are part of it, and, on the host, its bytes in place."""
 
 import ctypes
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from tandem_worker.kv.layout import Piece
 
 
 class MemoryRangeError(ValueError):
     """An address outside the registered memory. The layout is wrong; nothing was touched."""
+
+
+class KvMemory(Protocol):
+    """What every kind of it can do."""
+
+    def erase(self, pieces: Sequence[Piece]) -> None:
+        """Overwrite with zeros: how tests prove that what arrives is what is used. Raises MemoryRangeError."""
 
 
 class HostMemory:
@@ -23,6 +31,10 @@ class HostMemory:
     def views(self, pieces: Sequence[Piece]) -> list[memoryview]:
         """One writable view per piece. Raises MemoryRangeError."""
         return [self._view(piece) for piece in pieces]
+
+    def erase(self, pieces: Sequence[Piece]) -> None:
+        for view in self.views(pieces):
+            view[:] = bytes(len(view))
 
     def _view(self, piece: Piece) -> memoryview:
         index = bisect_right(self._starts, piece.address) - 1

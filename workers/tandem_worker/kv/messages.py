@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from tandem_worker.kv.keys import Signer
+
 PROTOCOL = 1
 PROTOCOLS_SPOKEN = frozenset({1})
 MAX_FRAME_BYTES = 8 << 20
@@ -23,6 +25,12 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
+class _Proven(_Message):
+    """Covered by a mac, so that what a later release adds must be kept, or the mac would not fit."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
 class GroupShape(_Message):
     """Layers that are allocated together, and what one head of one token costs, before tensor parallelism."""
 
@@ -32,7 +40,7 @@ class GroupShape(_Message):
     kv_heads: int = Field(ge=1)
 
 
-class Engine(_Message):
+class Engine(_Proven):
     """All that must agree for KV of one engine to be KV of another, and who this engine is."""
 
     engine_id: Name  # new with every start: a restarted engine is another engine
@@ -47,7 +55,9 @@ class Engine(_Message):
     groups: list[GroupShape] = Field(min_length=1, max_length=64)
     tp_size: int = Field(ge=1, le=1024)
     tp_rank: int = Field(ge=0, lt=1024)
-    transport: Name
+    transport: Name  # asked for; what is used is in the welcome
+    nccl_version: Name = ""  # empty: nccl cannot be used here,
+    nccl_missing: Name = ""  # for this reason
     chunk_bytes: int = Field(ge=1)
 
 
@@ -59,7 +69,7 @@ class Greeting(_Message):
     nonce: Hex
 
 
-class Hello(_Message):
+class Hello(_Proven):
     """Decode. `mac` covers the greeting's nonce and the whole message."""
 
     type: Literal["hello"] = "hello"
@@ -69,11 +79,12 @@ class Hello(_Message):
     mac: Hex = ""
 
 
-class Welcome(_Message):
-    """Prefill accepts: `endpoint` says where the transport's data go; `mac` covers the hello's nonce."""
+class Welcome(_Proven):
+    """Prefill accepts: over `transport`, whose data go to `endpoint`; `mac` covers the hello's nonce."""
 
     type: Literal["welcome"] = "welcome"
     engine: Engine
+    transport: Name
     chunk_bytes: int = Field(ge=1)
     endpoint: dict[str, str] = Field(max_length=16)
     mac: Hex = ""
@@ -187,17 +198,28 @@ class FrameReader:
         return body
 
 
-def hello_bytes(hello: Hello, greeting_nonce: str) -> bytes:
-    """What a Hello's mac covers: it proves the fleet's key to this very greeting."""
-    return _proof(b"tandem-kv hello", greeting_nonce, hello)
+def seal_hello(hello: Hello, greeting_nonce: str, signer: Signer) -> Hello:
+    """With the mac that proves the fleet's key to this very greeting."""
+    whole = Hello.model_validate_json(hello.model_dump_json())  # with every field set, as the peer will read it
+    return whole.model_copy(update={"mac": signer.sign(_proof(b"tandem-kv hello", greeting_nonce, whole))[1]})
 
 
-def welcome_bytes(welcome: Welcome, hello_nonce: str) -> bytes:
-    """What a Welcome's mac covers: an impostor on a reused address cannot make it."""
-    return _proof(b"tandem-kv welcome", hello_nonce, welcome)
+def is_hello_authentic(hello: Hello, greeting_nonce: str, signer: Signer) -> bool:
+    return signer.is_authentic(_proof(b"tandem-kv hello", greeting_nonce, hello), hello.mac)
+
+
+def seal_welcome(welcome: Welcome, hello_nonce: str, signer: Signer) -> Welcome:
+    """With the mac that an impostor on a reused address cannot make."""
+    whole = Welcome.model_validate_json(welcome.model_dump_json())
+    return whole.model_copy(update={"mac": signer.sign(_proof(b"tandem-kv welcome", hello_nonce, whole))[1]})
+
+
+def is_welcome_authentic(welcome: Welcome, hello_nonce: str, signer: Signer) -> bool:
+    return signer.is_authentic(_proof(b"tandem-kv welcome", hello_nonce, welcome), welcome.mac)
 
 
 def _proof(purpose: bytes, nonce: str, message: Hello | Welcome) -> bytes:
-    fields = message.model_dump(exclude={"mac"})
+    """Over the fields that are on the wire, be they known to this release or not."""
+    fields = message.model_dump(exclude={"mac"}, exclude_unset=True)
     body = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return b"\n".join([purpose, nonce.encode(), body.encode()])

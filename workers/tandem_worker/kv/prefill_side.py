@@ -3,17 +3,20 @@
 import asyncio
 import secrets
 import socket
+import ssl
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 
-from tandem_worker.kv.counters import Counters
-from tandem_worker.kv.datapath import DataPath, Moved, Order, Pace, Reports
-from tandem_worker.kv.layout import KvLayout
+from tandem_worker.kv.attachments import TOKEN_BYTES, Attachments
+from tandem_worker.kv.datapath import DataPath, Moved, Order, Reports
+from tandem_worker.kv.guards import MAGIC_BYTES, MAGICS
 from tandem_worker.kv.link import ControlLink
-from tandem_worker.kv.messages import Message
+from tandem_worker.kv.messages import Message, Refuse, encode_frame
 from tandem_worker.kv.provider import (
     Close,
     Failed,
+    FellBack,
     Freed,
     OpenData,
     Provider,
@@ -22,8 +25,9 @@ from tandem_worker.kv.provider import (
     StartSend,
     StopSend,
 )
-from tandem_worker.kv.tcp import CONTROL_MAGIC, DATA_MAGIC, TOKEN_BYTES
+from tandem_worker.kv.tls import name_tls_fault
 from tandem_worker.kv.transport import Edge, Transport
+from tandem_worker.kv.wiring import Wiring
 
 _NONCE_BYTES = 16
 _STOP_S = 5.0
@@ -35,17 +39,14 @@ class PrefillSide:
     def __init__(
         self,
         provider: Provider,
-        transport: Transport,
-        layout: KvLayout,
-        pace: Pace,
-        counters: Counters,
+        wiring: Wiring,
         on_freed: Callable[[Sequence[str]], None],
     ) -> None:
         self._provider = provider
-        self._transport = transport
-        self._layout = layout
-        self._pace = pace
-        self._counters = counters
+        self._guard = wiring.guard
+        self._attachments = Attachments(wiring.guard)
+        self._wiring = wiring
+        self._counters = wiring.counters
         self._on_freed = on_freed
         self._links: dict[int, ControlLink] = {}
         self._paths: dict[int, DataPath] = {}
@@ -83,8 +84,8 @@ class PrefillSide:
                     link.send(message)
             case Close(connection):
                 self._close(connection)
-            case OpenData(connection, endpoint):
-                self._open_data(connection, endpoint)
+            case OpenData(connection, endpoint, transport):
+                self._open_data(connection, endpoint, self._wiring.transports[transport])
             case StartSend(connection, transfer, blocks, heads, chunk_bytes):
                 self._paths[connection].give(Order(transfer, blocks, heads, chunk_bytes, is_send=True))
             case StopSend(connection):
@@ -93,6 +94,8 @@ class PrefillSide:
                 self._on_freed(request_ids)
             case Failed(reason):
                 self._counters.failures[reason] += 1
+            case FellBack(reason):
+                self._counters.fallbacks[reason] += 1
 
     def _close(self, connection: int) -> None:
         if link := self._links.pop(connection, None):
@@ -100,10 +103,10 @@ class PrefillSide:
         if path := self._paths.get(connection):
             path.close()  # it is forgotten when its thread has answered all it was given
 
-    def _open_data(self, connection: int, endpoint: dict[str, str]) -> None:
+    def _open_data(self, connection: int, endpoint: dict[str, str], transport: Transport) -> None:
         loop = asyncio.get_running_loop()
         timeout_s = self._provider.limits.handshake_s
-        self._transport.expect(endpoint)
+        self._attachments.expect(endpoint)
 
         def opened(fault: str | None) -> None:
             loop.call_soon_threadsafe(self._on_opened, connection, fault)
@@ -115,14 +118,17 @@ class PrefillSide:
             loop.call_soon_threadsafe(partial(self._paths.pop, connection, None))
 
         def open_edge() -> Edge:
-            return self._transport.open_prefill(endpoint, timeout_s)
+            return transport.open_edge(self._attachments.await_line(endpoint, timeout_s))
 
-        self._paths[connection] = DataPath(self._layout, self._pace, open_edge, Reports(opened, moved, ended))
+        self._paths[connection] = DataPath(
+            self._wiring.layout, self._wiring.pace, open_edge, Reports(opened, moved, ended)
+        )
 
     def _on_opened(self, connection: int, fault: str | None) -> None:
         if fault is None:
             self.perform(self._provider.on_attached(connection))
-        # otherwise the provider's handshake deadline ends the session
+        elif fault != "attach_timeout":  # which the provider's own deadline for the handshake counts
+            self._counters.failures[fault] += 1
 
     def _on_moved(self, connection: int, moved: Moved) -> None:
         self._counters.bytes_sent += moved.size_bytes
@@ -139,30 +145,45 @@ class PrefillSide:
             self._spawn(self._route(connection))
 
     async def _route(self, connection: socket.socket) -> None:
-        """Control and data arrive at one port; the first four bytes say which."""
+        """Control and data arrive at one port; the first four bytes say which, and whether TLS follows."""
+        guard = self._guard
         try:
             async with asyncio.timeout(self._provider.limits.handshake_s):
-                magic = await _receive_exactly(connection, len(CONTROL_MAGIC))
-                token = await _receive_exactly(connection, TOKEN_BYTES) if magic == DATA_MAGIC else b""
+                magic = await _receive_exactly(connection, MAGIC_BYTES)
+                token = await _receive_exactly(connection, TOKEN_BYTES) if magic == guard.data_magic else b""
         except (OSError, TimeoutError):
             magic = b""
-        if magic == DATA_MAGIC:
-            self._transport.deliver(token, connection)
-        elif magic == CONTROL_MAGIC:
+        if magic == guard.data_magic:
+            self._attachments.deliver(token, connection)
+        elif magic == guard.control_magic:
             await self._converse(connection)
         else:
-            self._counters.failures["not_our_protocol"] += 1
-            connection.close()
+            await self._turn_away(connection, guard.refusal if magic in MAGICS else "not_our_protocol")
+
+    async def _turn_away(self, connection: socket.socket, reason: str) -> None:
+        """A worker that is told otherwise than this one learns why; a stranger learns nothing."""
+        self._counters.failures[reason] += 1
+        with connection, suppress(OSError):
+            if reason == self._guard.refusal:
+                detail = "kvTransfer.tls must be the same on both sides"
+                await asyncio.get_running_loop().sock_sendall(
+                    connection, encode_frame(Refuse(reason=reason, detail=detail))
+                )
 
     async def _converse(self, connection: socket.socket) -> None:
         try:
-            streams = await asyncio.open_connection(sock=connection)
-        except OSError:
-            return  # it left again
+            streams = await _open_streams(connection, self._guard.server_context(), self._provider.limits.handshake_s)
+        except ssl.SSLError as error:
+            self._counters.failures[name_tls_fault(error)] += 1
+            return
+        except OSError:  # it left again
+            if self._guard.server_context() is not None:
+                self._counters.failures["tls_failed"] += 1
+            return
         number = self._accepted = self._accepted + 1
         link = self._links[number] = ControlLink(*streams)
         nonce = secrets.token_hex(_NONCE_BYTES)
-        self.perform(self._provider.on_connect(number, nonce, self._transport.offer(), _now_s()))
+        self.perform(self._provider.on_connect(number, nonce, self._attachments.offer(), _now_s()))
 
         def take(message: Message) -> None:
             self.perform(self._provider.on_message(number, message, _now_s()))
@@ -175,6 +196,20 @@ class PrefillSide:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _open_streams(
+    connection: socket.socket, context: ssl.SSLContext | None, timeout_s: float
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Streams over an accepted connection, after the TLS handshake where there is one. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    handshake_s = timeout_s if context else None
+    transport, _ = await loop.connect_accepted_socket(
+        lambda: protocol, connection, ssl=context, ssl_handshake_timeout=handshake_s
+    )
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 async def _receive_exactly(connection: socket.socket, size_bytes: int) -> bytes:

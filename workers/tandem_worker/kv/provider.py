@@ -28,9 +28,10 @@ from tandem_worker.kv.messages import (
     Reject,
     Release,
     Welcome,
-    hello_bytes,
-    welcome_bytes,
+    is_hello_authentic,
+    seal_welcome,
 )
+from tandem_worker.kv.negotiation import Choice, decide_transport
 from tandem_worker.kv.params import Ticket, TicketError, read_ticket
 
 
@@ -53,6 +54,7 @@ class OpenData:
 
     connection: int
     endpoint: dict[str, str]
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,14 @@ class Failed:
     reason: str
 
 
-ProviderAction = Send | Close | OpenData | StartSend | StopSend | Freed | Failed
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """A session uses another transport than was asked for, by a bounded reason."""
+
+    reason: str
+
+
+ProviderAction = Send | Close | OpenData | StartSend | StopSend | Freed | Failed | FellBack
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ class _Peer:
     connected_s: float
     engine: Engine | None = None
     chunk_bytes: int = 0
+    choice: Choice | None = None
     is_attached: bool = False
     next_pull: Pull | None = None  # came before our own thread had said that the last one was sent
 
@@ -133,6 +143,11 @@ class Provider:
     @property
     def session_count(self) -> int:
         return sum(peer.is_attached for peer in self._peers.values())
+
+    @property
+    def fallbacks(self) -> set[str]:
+        """Why sessions that are open now do not use the transport that was asked for."""
+        return {peer.choice.fallback for peer in self._peers.values() if peer.choice and peer.choice.fallback}
 
     # Events
 
@@ -226,16 +241,19 @@ class Provider:
         if hello.protocol not in PROTOCOLS_SPOKEN:
             spoken = f"this side speaks protocol {sorted(PROTOCOLS_SPOKEN)}"
             return self._refuse(connection, "mismatch_protocol", spoken)
-        if not self.signer.is_authentic(hello_bytes(hello, peer.nonce), hello.mac):
+        if not is_hello_authentic(hello, peer.nonce, self.signer):
             return self._refuse(connection, "bad_hello_mac", "the hello is not signed with this fleet's key")
         if mismatch := find_mismatch(self.me, hello.engine):
             return self._refuse(connection, mismatch.reason, mismatch.detail)
         peer.engine = hello.engine
         peer.chunk_bytes = min(self.me.chunk_bytes, hello.engine.chunk_bytes)
-        welcome = Welcome(engine=self.me, chunk_bytes=peer.chunk_bytes, endpoint=peer.endpoint)
-        _, mac = self.signer.sign(welcome_bytes(welcome, hello.nonce))
-        signed = welcome.model_copy(update={"mac": mac})
-        return [OpenData(connection, peer.endpoint), Send(connection, signed)]
+        peer.choice = choice = decide_transport(self.me, hello.engine)
+        welcome = Welcome(
+            engine=self.me, transport=choice.transport, chunk_bytes=peer.chunk_bytes, endpoint=peer.endpoint
+        )
+        counted: list[ProviderAction] = [FellBack(choice.fallback)] if choice.fallback else []
+        signed = seal_welcome(welcome, hello.nonce, self.signer)
+        return [OpenData(connection, peer.endpoint, choice.transport), Send(connection, signed), *counted]
 
     def _refuse(self, connection: int, reason: str, detail: str) -> list[ProviderAction]:
         return [Send(connection, Refuse(reason=reason, detail=detail)), *self._drop(connection, reason)]

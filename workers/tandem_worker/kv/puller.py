@@ -29,9 +29,10 @@ from tandem_worker.kv.messages import (
     Reject,
     Release,
     Welcome,
-    hello_bytes,
-    welcome_bytes,
+    is_welcome_authentic,
+    seal_hello,
 )
+from tandem_worker.kv.negotiation import decide_transport
 
 Blocks = tuple[tuple[int, ...], ...]
 Heads = tuple[HeadSlice, ...]
@@ -67,6 +68,7 @@ class Attach:
 
     link: int
     endpoint: dict[str, str]
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,14 @@ class Failed:
     reason: str
 
 
-PullerAction = Connect | Send | Attach | Receive | StopReceive | Disconnect | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """A session uses another transport than was asked for, by a bounded reason."""
+
+    reason: str
+
+
+PullerAction = Connect | Send | Attach | Receive | StopReceive | Disconnect | Finished | Failed | FellBack
 
 
 class State(Enum):
@@ -152,6 +161,7 @@ class Puller:
     limits: PullerLimits
     circuit: Circuit
     state: State = State.IDLE
+    fallback: str | None = None  # why the session does not use the transport that was asked for
     _link: int = 0
     _since_s: float = 0
     _heard_s: float = 0
@@ -210,11 +220,11 @@ class Puller:
         self.state, self._nonce = State.GREETING, nonce
         return []
 
-    def on_lost(self, link: int, now_s: float) -> list[PullerAction]:
-        """The connection could not be made, or is gone."""
+    def on_lost(self, link: int, now_s: float, fault: str | None = None) -> list[PullerAction]:
+        """The connection could not be made, or is gone; `fault` is why, when more is known than that."""
         if link != self._link or self.state in (State.IDLE, State.STOPPING):
             return []
-        return self._break("connect_failed" if self.state is State.CONNECTING else "peer_lost", now_s)
+        return self._break(fault or ("connect_failed" if self.state is State.CONNECTING else "peer_lost"), now_s)
 
     def on_message(self, link: int, message: Message, now_s: float) -> list[PullerAction]:
         if link != self._link or self.state in (State.IDLE, State.STOPPING):
@@ -308,20 +318,23 @@ class Puller:
         if greeting.protocol not in PROTOCOLS_SPOKEN:
             return self._break("mismatch_protocol", now_s)
         hello = Hello(protocol=PROTOCOL, nonce=self._nonce, engine=self.me)
-        _, mac = self.signer.sign(hello_bytes(hello, greeting.nonce))
         self.state = State.HELLO
-        return [Send(self._link, hello.model_copy(update={"mac": mac}))]
+        return [Send(self._link, seal_hello(hello, greeting.nonce, self.signer))]
 
     def _accept(self, welcome: Welcome, now_s: float) -> list[PullerAction]:
-        if not self.signer.is_authentic(welcome_bytes(welcome, self._nonce), welcome.mac):
+        if not is_welcome_authentic(welcome, self._nonce, self.signer):
             return self._break("bad_welcome_mac", now_s)
         if mismatch := find_mismatch(self.me, welcome.engine):
             return self._break(mismatch.reason, now_s)
         if welcome.engine.engine_id != self.peer_engine_id:
             return self._break("stale_engine", now_s)
-        self._chunk_bytes = welcome.chunk_bytes
+        choice = decide_transport(self.me, welcome.engine)
+        if choice.transport != welcome.transport:
+            return self._break("mismatch_transport", now_s)
+        self._chunk_bytes, self.fallback = welcome.chunk_bytes, choice.fallback
         self.state = State.ATTACHING
-        return [Attach(self._link, welcome.endpoint)]
+        counted: list[PullerAction] = [FellBack(choice.fallback)] if choice.fallback else []
+        return [Attach(self._link, welcome.endpoint, choice.transport), *counted]
 
     def _receive(self) -> list[PullerAction]:
         assert self._active is not None

@@ -14,6 +14,7 @@ from tandem_worker.kv.circuit import Circuit
 from tandem_worker.kv.counters import Counters
 from tandem_worker.kv.datapath import Pace
 from tandem_worker.kv.decode_side import DecodeSide, Peer
+from tandem_worker.kv.guards import OpenGuard
 from tandem_worker.kv.keys import KeyFiles, Signer
 from tandem_worker.kv.layout import KvLayout
 from tandem_worker.kv.leases import LeaseTable
@@ -26,7 +27,9 @@ from tandem_worker.kv.prefill_side import PrefillSide
 from tandem_worker.kv.provider import Provider, ProviderLimits
 from tandem_worker.kv.puller import Job, Puller, PullerLimits
 from tandem_worker.kv.settings import KvSettings
-from tandem_worker.kv.tcp import TcpTransport
+from tandem_worker.kv.tls import TlsGuard
+from tandem_worker.kv.transports import open_transports
+from tandem_worker.kv.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -138,10 +141,14 @@ class KvService:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._on_fault)
         signer = KeyFiles(self._settings.keys_dir)
-        transport = TcpTransport(self._memory)
+        guard = OpenGuard() if self._settings.tls_dir is None else TlsGuard(self._settings.tls_dir)
+        self._transports = transports = open_transports(self._settings, self._memory)
+        nccl = {"nccl_version": transports.nccl_version, "nccl_missing": transports.nccl_missing}
+        self._engine = self._engine.model_copy(update=nccl)
         self._signer: Signer = signer
-        self._prefill = self._make_prefill(signer, transport)
-        self._decode = self._make_decode(signer, transport)
+        wiring = Wiring(guard, transports.by_name, self._layout, self._pace(), self._counters)
+        self._prefill = self._make_prefill(signer, wiring)
+        self._decode = self._make_decode(signer, wiring)
         rank = self._engine.tp_rank
         with _listen(self._settings.bind_host, self._settings.port + rank) as listener:
             self._prefill.serve(listener)
@@ -150,33 +157,35 @@ class KvService:
                 await self._tick_until_stopped()
         await self._prefill.stop()
         await self._decode.stop()
+        for transport in transports.by_name.values():
+            transport.stop()
 
     async def _tick_until_stopped(self) -> None:
         while not self._stop.is_set():
             self._prefill.tick()
             self._decode.tick()
+            for transport in self._transports.by_name.values():
+                transport.tick()
             try:
                 async with asyncio.timeout(_TICK_S):
                     await self._stop.wait()
             except TimeoutError:
                 continue
 
-    def _make_prefill(self, signer: Signer, transport: TcpTransport) -> PrefillSide:
+    def _make_prefill(self, signer: Signer, wiring: Wiring) -> PrefillSide:
         limits = _provider_limits(self._settings)
         leases = LeaseTable(self._settings.lease_s, self._settings.tombstone_s)
         provider = Provider(self._engine, signer, leases, limits)
-        pace = self._pace()
-        return PrefillSide(provider, transport, self._layout, pace, self._counters, self._on_freed)
+        return PrefillSide(provider, wiring, self._on_freed)
 
-    def _make_decode(self, signer: Signer, transport: TcpTransport) -> DecodeSide:
+    def _make_decode(self, signer: Signer, wiring: Wiring) -> DecodeSide:
         settings = self._settings
 
         def make_puller(peer: Peer) -> Puller:
             circuit = Circuit(settings.circuit_failures, settings.circuit_cooldown_s)
             return Puller(self._engine, peer.engine_id, signer, _puller_limits(settings), circuit)
 
-        pace = self._pace()
-        return DecodeSide(make_puller, transport, self._layout, pace, self._counters, self._on_loaded)
+        return DecodeSide(make_puller, wiring, self._on_loaded)
 
     def _pace(self) -> Pace:
         settings = self._settings
@@ -222,8 +231,16 @@ class KvService:
     def _stats(self) -> dict[str, Any]:
         leases = self._prefill.provider.leases
         sessions = self._prefill.provider.session_count + self._decode.session_count
-        now = {"leases": len(leases), "lease_blocks": leases.block_count, "sessions": sessions}
+        now: dict[str, Any] = {"leases": len(leases), "lease_blocks": leases.block_count, "sessions": sessions}
+        now["fallback"] = self._find_fallback()
+        for transport in self._transports.by_name.values():
+            now |= transport.report()
         return now | self._counters.to_dict() | {"circuits_open": self._decode.open_circuits}
+
+    def _find_fallback(self) -> str | None:
+        """Why KV does not move over the transport that was asked for, as far as that is known now."""
+        reasons = self._prefill.provider.fallbacks | self._decode.fallbacks
+        return self._transports.nccl_missing or min(reasons, default=None)
 
     def _release_params(self, params: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class SettingsError(ValueError):
@@ -16,7 +16,8 @@ class KvSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    transport: Literal["tcp"] = "tcp"
+    transport: Literal["tcp", "nccl"] = "tcp"
+    tls_dir: Path | None = None
     bind_host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
     keys_dir: Path
@@ -42,6 +43,12 @@ class KvSettings(BaseModel):
     corrupt_for_test: bool = False
     chunk_delay_s_for_test: float = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.tls_dir is not None and self.transport != "tcp":
+            raise ValueError(f"tls_dir needs transport tcp: what {self.transport} sends cannot be encrypted")
+        return self
+
     @property
     def silence_s(self) -> float:
         """How long a peer may say nothing before it counts as dead."""
@@ -61,4 +68,4 @@ def read_settings(extra_config: Mapping[str, Any]) -> KvSettings:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location))
+    return ".".join(map(str, location)) or "settings"

@@ -1,11 +1,13 @@
 """How bytes move: the one interface that every transport fills. A transport knows chunks, not requests or leases."""
 
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tandem_worker.kv.layout import Piece
+
+if TYPE_CHECKING:
+    from tandem_worker.kv.line import Line
 
 
 class TransportError(Exception):
@@ -29,10 +31,16 @@ class Edge(Protocol):
     """The data path of one session. One thread uses it; any thread may abort it."""
 
     def send(self, label: ChunkLabel, pieces: Sequence[Piece], timeout_s: float) -> None:
-        """Send the chunk that lies at `pieces`. Raises TransportError."""
+        """Send the chunk that lies at `pieces`; they may still be read until `settle`. Raises TransportError."""
 
     def receive(self, label: ChunkLabel, pieces: Sequence[Piece], timeout_s: float) -> None:
-        """Fill `pieces` with the chunk of that label. Raises TransportError; then the pieces hold garbage."""
+        """Take the chunk of that label; it lies at `pieces` after `settle`. Raises TransportError."""
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until all chunks that were moved are where they belong. Also after a failed send or receive.
+
+        Raises TransportError; then none of them may be relied upon.
+        """
 
     def abort(self) -> None:
         """Make a running and every later operation fail at once. Idempotent."""
@@ -42,19 +50,16 @@ class Edge(Protocol):
 
 
 class Transport(Protocol):
-    """Makes edges. `offer` and both `open_*` form one handshake, its offer carried by the control channel."""
+    """Makes edges, one per session, out of the session's data connection."""
 
-    def offer(self) -> dict[str, str]:
-        """Prefill: where one new session's data are to go. Never the same twice."""
+    def open_edge(self, line: "Line") -> Edge:
+        """Called by the thread that will use the edge. The edge owns `line`, also when this raises TransportError."""
 
-    def expect(self, endpoint: dict[str, str]) -> None:
-        """Prefill: from now on the peer may come; `open_prefill` of the same endpoint follows. Does not block."""
+    def tick(self) -> None:
+        """Give back what has long been idle. Called every so often by the KV thread; returns at once."""
 
-    def open_prefill(self, endpoint: dict[str, str], timeout_s: float) -> Edge:
-        """Prefill: await the peer at an endpoint that was offered. Blocks. Raises TransportError."""
+    def report(self) -> dict[str, Any]:
+        """What the rank's local socket says of it; `stuck` holds why only a restart helps, when that is so."""
 
-    def open_decode(self, endpoint: dict[str, str], address: tuple[str, int], timeout_s: float) -> Edge:
-        """Decode: reach the endpoint that the peer at `address` offered. Blocks. Raises TransportError."""
-
-    def deliver(self, token: bytes, connection: socket.socket) -> None:
-        """Prefill: a data connection that a peer made to our listener; the transport owns it from here on."""
+    def stop(self) -> None:
+        """Called once, after every edge was closed."""
