@@ -11,7 +11,9 @@ from typing import Any
 from integration.kv.vllm_engine import find_free_port, write_keys
 from property.kv.world import build_engine
 
+from tandem_worker.kv.cuda_library import CudaLibrary
 from tandem_worker.kv.decode_side import Peer
+from tandem_worker.kv.device_memory import DeviceMemory
 from tandem_worker.kv.keys import KeyRing, fetch_keys
 from tandem_worker.kv.layout import Group, HeadSlice, KvLayout, Region
 from tandem_worker.kv.loads import Load, LoadResult
@@ -34,9 +36,11 @@ class Rank:
     def __init__(
         self, directory: Path, name: str, engine: dict[str, Any], heads: int, settings: dict[str, Any]
     ) -> None:
+        """A setting `device` puts the cache on that device of the CUDA library that the environment names."""
         self.heads = heads
         self.page = PAGE_BYTES // HEADS * heads
         page, size = self.page, LAYERS * BLOCKS * self.page
+        device = settings.pop("device", None)
         self.buffer = ctypes.create_string_buffer(secrets.token_bytes(size), size)
         address = ctypes.addressof(self.buffer)
         regions = tuple(
@@ -55,8 +59,10 @@ class Rank:
             }
         )  # fmt: skip
         identity = {"engine_id": f"{name}/{secrets.token_hex(4)}", "chunk_bytes": self.settings.chunk_bytes}
-        self.engine = build_engine(**identity | engine)
-        self.service = KvService(self.engine, self.settings, self.layout, HostMemory([(address, size)]))
+        self.engine = build_engine(**identity | {"transport": self.settings.transport} | engine)
+        ranges = [(address, size)]
+        self.memory = HostMemory(ranges) if device is None else DeviceMemory(CudaLibrary(), device, ranges)
+        self.service = KvService(self.engine, self.settings, self.layout, self.memory)
 
     @property
     def peer(self) -> Peer:
@@ -100,6 +106,12 @@ class Rank:
         results = self._await(lambda: list(self.service.take_results().loaded), timeout_s)
         assert len(results) == 1
         return results[0]
+
+    def await_loads(self, count: int, timeout_s: float) -> list[LoadResult]:
+        results: list[LoadResult] = []
+        while len(results) < count:
+            results += self._await(lambda: list(self.service.take_results().loaded), timeout_s)
+        return results
 
     def await_freed(self, timeout_s: float = 3) -> set[str]:
         return set(self._await(lambda: list(self.service.take_results().sent), timeout_s))

@@ -4,6 +4,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import vllm
@@ -19,8 +20,10 @@ from vllm.v1.kv_cache_interface import AttentionSpec
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 from vllm.v1.request import RequestStatus
 
+from tandem_worker.kv.device_memory import DeviceMemory
 from tandem_worker.kv.idle import pause_when_nothing_runs
 from tandem_worker.kv.keys import KeyFiles
+from tandem_worker.kv.memory import HostMemory
 from tandem_worker.kv.messages import Engine, GroupShape
 from tandem_worker.kv.orders import StepOrders
 from tandem_worker.kv.scheduler_side import Identity, SchedulerSide
@@ -115,7 +118,7 @@ class TandemConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]  #
         engine = _describe_engine(self._vllm_config, self._kv_cache_config, self._settings)
         service = KvService(engine, self._settings, layout, memory)
         service.start()
-        self._worker = WorkerSide(engine, layout, service)
+        self._worker = WorkerSide(engine, layout, service, _build_mark(memory))
         if self._settings.corrupt_for_test:
             logger.warning("corrupt_for_test is set: received KV is destroyed on purpose")
 
@@ -153,6 +156,15 @@ class TandemConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]  #
     def _working(self) -> WorkerSide:
         assert self._worker is not None, "called before register_kv_caches, or on the scheduler's connector"
         return self._worker
+
+
+def _build_mark(memory: HostMemory | DeviceMemory) -> Callable[[], None]:
+    """How the engine's thread says where in its own stream it is."""
+    if isinstance(memory, HostMemory):
+        return lambda: None
+    import torch  # only where there is a GPU
+
+    return lambda: memory.mark(torch.cuda.current_stream(memory.device).cuda_stream)
 
 
 def _check_engine(vllm_config: Any, kv_cache_config: Any) -> None:

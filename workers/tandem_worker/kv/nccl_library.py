@@ -137,6 +137,20 @@ class NcclLibrary:
         """End it at once, whatever the peer does. May itself hang: call it from a thread that may be given up."""
         return self._call("ncclCommAbort", communicator)
 
+    def revoke(self, communicator: int) -> bool:
+        """Stop what is under way; the communicator is good for nothing but its end. False before NCCL 2.29."""
+        if not hasattr(self._library, "ncclCommRevoke"):
+            return False
+        self._call("ncclCommRevoke", communicator, 0)
+        return True
+
+    def register(self, communicator: int, address: int, size_bytes: int) -> bool:
+        """Let the network read and write `allocate`d memory without a copy; False before NCCL 2.19."""
+        if not hasattr(self._library, "ncclCommRegister"):
+            return False
+        self._call("ncclCommRegister", communicator, address, size_bytes, ctypes.byref(ctypes.c_void_p()))
+        return True
+
     def allocate(self, size_bytes: int) -> int:
         """Device memory that NCCL can register; free it with `free`. Raises NcclError."""
         address = ctypes.c_void_p()
@@ -183,8 +197,12 @@ def _declare(library: ctypes.CDLL) -> None:
         "ncclMemAlloc": [pointer(handle), size],
         "ncclMemFree": [handle],
     }
-    if hasattr(library, "ncclCommMemStats"):
-        signatures["ncclCommMemStats"] = [handle, number, pointer(ctypes.c_uint64)]
+    later: dict[str, list[object]] = {
+        "ncclCommMemStats": [handle, number, pointer(ctypes.c_uint64)],
+        "ncclCommRevoke": [handle, number],
+        "ncclCommRegister": [handle, handle, size, pointer(handle)],
+    }
+    signatures |= {name: types for name, types in later.items() if hasattr(library, name)}
     for name, argument_types in signatures.items():
         function = getattr(library, name)
         function.argtypes, function.restype = argument_types, number

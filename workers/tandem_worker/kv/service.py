@@ -14,6 +14,7 @@ from tandem_worker.kv.circuit import Circuit
 from tandem_worker.kv.counters import Counters
 from tandem_worker.kv.datapath import Pace
 from tandem_worker.kv.decode_side import DecodeSide, Peer
+from tandem_worker.kv.device_memory import DeviceMemory
 from tandem_worker.kv.guards import OpenGuard
 from tandem_worker.kv.keys import KeyFiles, Signer
 from tandem_worker.kv.layout import KvLayout
@@ -36,6 +37,8 @@ _TICK_S = 0.1
 _START_TIMEOUT_S = 10
 _MIN_SUBSTRING = 8
 
+Memory = HostMemory | DeviceMemory
+
 
 class KvServiceError(RuntimeError):
     """The KV thread could not start; the message says why."""
@@ -52,7 +55,7 @@ class Results:
 class KvService:
     """Thread-safe: every public method may be called from the engine's thread and returns at once."""
 
-    def __init__(self, engine: Engine, settings: KvSettings, layout: KvLayout, memory: HostMemory) -> None:
+    def __init__(self, engine: Engine, settings: KvSettings, layout: KvLayout, memory: Memory) -> None:
         """Does no I/O until `start`."""
         self._engine = engine
         self._settings = settings
@@ -142,7 +145,7 @@ class KvService:
         self._loop.set_exception_handler(self._on_fault)
         signer = KeyFiles(self._settings.keys_dir)
         guard = OpenGuard() if self._settings.tls_dir is None else TlsGuard(self._settings.tls_dir)
-        self._transports = transports = open_transports(self._settings, self._memory)
+        self._transports = transports = open_transports(self._settings, self._layout, self._memory)
         nccl = {"nccl_version": transports.nccl_version, "nccl_missing": transports.nccl_missing}
         self._engine = self._engine.model_copy(update=nccl)
         self._signer: Signer = signer

@@ -1,5 +1,6 @@
 """The connector's half in vLLM's workers: carries out the scheduler side's orders through the KV thread."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tandem_worker.kv.decode_side import Peer
@@ -28,6 +29,7 @@ class WorkerSide:
     me: Engine
     layout: KvLayout
     service: KvService
+    mark_engine: Callable[[], None] = lambda: None  # KV on a GPU: steps under way may still write to granted blocks
     _missing: set[int] = field(default_factory=set)
 
     def perform(self, orders: StepOrders) -> None:
@@ -35,6 +37,8 @@ class WorkerSide:
             self.service.register_lease(request_id, blocks)
         for request_id, ticket in orders.watches:
             self.service.watch(request_id, ticket.remote_request_id, self._peers(ticket))
+        if orders.loads:
+            self.mark_engine()
         for load in orders.loads:
             self._load(load)
         for request_id, ticket in orders.cancels:
