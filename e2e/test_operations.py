@@ -93,7 +93,7 @@ def test_deleting_a_fleet_leaves_nothing(cluster: Cluster, tandem: Installation,
     ("change", "names"),
     [
         ({"autoscaling": {"mode": "Objectives"}}, "autoscaling.mode"),
-        ({"kvTransfer": {"connector": "nccl"}}, "kvTransfer.connector"),
+        ({"kvTransfer": {"connector": "nccl", "tls": {"secretName": "kv"}}}, "kvTransfer.tls"),
         ({"decode": {"replicas": 1, "resources": {"memory": "lots"}}}, "spec.decode.resources.memory"),
         ({"decode": {"replicas": 1, "parallelism": {"tensor": 2}}}, "parallelism.tensor"),
         ({"engine": {"type": "sim", "extraArgs": ["--port=1"]}}, "extraArgs"),

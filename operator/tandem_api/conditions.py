@@ -47,6 +47,7 @@ class Reason(StrEnum):
     ROUTER_UNREACHABLE = "RouterUnreachable"
     MODEL_NAME_CONFLICT = "ModelNameConflict"
     KV_MOVED = "KVMoved"
+    KV_FELL_BACK = "KVFellBack"
     KV_UNTESTED = "KVUntested"
     KV_FAILING = "KVFailing"
     KV_INCOMPATIBLE = "KVIncompatible"

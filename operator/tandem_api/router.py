@@ -85,6 +85,7 @@ class FleetReport(_Message):
     name_conflict: bool = False
     workers: dict[str, int] = {}  # role → workers in use (ready, alive, not draining)
     kv: KVCounters = KVCounters()  # since this router started
+    kv_fallbacks: tuple[str, ...] = ()  # why workers do not use the connector that was asked for, each reason once
     recent: RecentTraffic = RecentTraffic()
     trials: tuple[Trial, ...] = ()  # while workers of more than one template of a role are known
     loads: tuple[WorkerLoad, ...] = ()  # workers that hold requests or have a useful cache

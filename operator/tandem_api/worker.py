@@ -17,6 +17,7 @@ CODE_DIR = "/opt/tandem"  # where the init container puts our code, and PYTHONPA
 MODEL_DIR = "/var/lib/tandem/model"  # caches and models made or fetched on the spot
 LOADS_REMEMBERED = 256
 OFFLOAD_DIR = "/var/lib/tandem/kv"  # where offloaded KV lies on disk
+KV_TLS_DIR = "/etc/tandem/kv-tls"
 RUN_DIR = "/run/tandem"  # unix sockets between the supervisor and the connector
 
 
@@ -113,6 +114,7 @@ class KVTransferConfig(_Message):
 
     connector: Literal["tcp", "nccl", "nixl"] = "tcp"
     lease_s: float = 30.0
+    tls_dir: str | None = None  # holds tls.crt, tls.key and ca.crt; None: KV moves in clear
 
 
 class WorkerConfig(_Message):
@@ -175,5 +177,8 @@ class WorkerState(_Message):
     kv: KVCounters = KVCounters()
     circuits_open: tuple[str, ...] = Field(
         default=(), description="addresses of prefill workers that this one tries no more for a while; the first few"
+    )
+    kv_fallback: str | None = Field(
+        default=None, description="why KV does not move over the connector that was asked for, as a bounded name"
     )
     load: KVLoad | None = Field(default=None, description="the load that was asked for; None: not here, or forgotten")

@@ -84,7 +84,8 @@ def _essence(fleet: FleetReport) -> tuple[Key, tuple[object, ...]]:
     recent = fleet.recent
     is_remote = recent.remote_prefills > recent.local_prefills
     proofs = (bool(recent.kv_bytes), bool(recent.kv_failures), is_remote, bool(recent.local_prefills))
-    return Key(fleet.namespace, fleet.name), (fleet.uid, fleet.generation, fleet.name_conflict, *proofs)
+    said = (fleet.uid, fleet.generation, fleet.name_conflict, fleet.kv_fallbacks)
+    return Key(fleet.namespace, fleet.name), (*said, *proofs)
 
 
 async def _fetch_report(session: aiohttp.ClientSession, address: str, tokens: Iterable[str]) -> RouterReport | None:

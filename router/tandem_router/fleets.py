@@ -223,6 +223,12 @@ class Fleet:
         """There is no worker, and by its spec there will be none."""
         return self.spec.is_dormant and not self.workers
 
+    @property
+    def kv_fallbacks(self) -> tuple[str, ...]:
+        """Why workers do not use the connector that was asked for, each reason once."""
+        states = (worker.state for worker in self.workers.values())
+        return tuple(sorted({state.kv_fallback for state in states if state is not None and state.kv_fallback}))
+
     def kv_totals(self) -> KVCounters:
         """KV moved by all workers of this fleet since this router started; never falls when a worker leaves."""
         states = [worker.state.kv for worker in self.workers.values() if worker.state is not None]

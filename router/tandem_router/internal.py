@@ -131,6 +131,7 @@ def build_fleet_report(catalog: Catalog, fleet: Fleet, now_s: float) -> FleetRep
         name_conflict=not holds_name,
         workers=workers,
         kv=kv,
+        kv_fallbacks=fleet.kv_fallbacks,
         recent=fleet.recent.observe(
             now_s, (fleet.remote_prefills, fleet.local_prefills, kv.bytes_received, kv.failures)
         ),

@@ -21,6 +21,13 @@ class KVReport:
     failures: Mapping[str, int] = field(default_factory=dict)  # reason → count
     sessions: int = 0
     circuits_open: tuple[str, ...] = ()  # addresses of prefill workers
+    fallbacks: Mapping[str, int] = field(
+        default_factory=dict
+    )  # reason → sessions over another transport than asked for
+    fallback: str | None = None  # why KV does not move over the transport asked for, now
+    stuck: str | None = None  # why only a restart helps
+    communicators: int = 0
+    communicator_bytes: int = 0
 
 
 class KVRanks:
@@ -52,8 +59,10 @@ class KVRanks:
 def sum_ranks(stats: Sequence[Mapping[str, Any]], *, answering: bool = True) -> KVReport:
     """Add up what the ranks report. Leases are the largest of them: each rank holds a share of the same requests."""
     failures: Counter[str] = Counter()
+    fallbacks: Counter[str] = Counter()
     for rank in stats:
         failures.update(rank.get("failures", {}))
+        fallbacks.update(rank.get("fallbacks", {}))
     totals = {name: sum(rank.get(name, 0) for rank in stats) for name in KVCounters.model_fields if name != "failures"}
     return KVReport(
         answering=answering,
@@ -62,6 +71,11 @@ def sum_ranks(stats: Sequence[Mapping[str, Any]], *, answering: bool = True) -> 
         failures=dict(failures),
         sessions=sum(rank.get("sessions", 0) for rank in stats),
         circuits_open=tuple(sorted({_address(peer) for rank in stats for peer in rank.get("circuits_open", ())})),
+        fallbacks=dict(fallbacks),
+        fallback=_first(stats, "fallback"),
+        stuck=_first(stats, "stuck"),
+        communicators=sum(rank.get("communicators", 0) for rank in stats),
+        communicator_bytes=sum(rank.get("communicator_bytes", 0) for rank in stats),
     )
 
 
@@ -72,6 +86,11 @@ def sum_loads(parts: Sequence[Mapping[str, Any] | None]) -> KVLoad | None:
         return None
     fewest = min(known, key=lambda part: int(part["remote_tokens"]))
     return KVLoad.model_validate({**fewest, "bytes_received": sum(part["bytes_received"] for part in known)})
+
+
+def _first(stats: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    """What the first rank says that has something to say."""
+    return next((rank[name] for rank in stats if rank.get(name)), None)
 
 
 def _address(peer: str) -> str:

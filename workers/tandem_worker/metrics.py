@@ -1,6 +1,6 @@
 """The worker's own Prometheus metrics, made from one observation: nothing is counted twice, nothing is kept here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -38,6 +38,8 @@ def _kv_families(state: WorkerState, kv: KVReport) -> Iterable[Metric]:
     yield _gauge(
         "kv_circuits_open", "Prefill workers that are left alone after failures.", len(kv.circuits_open), state
     )
+    yield _gauge("kv_communicators", "NCCL communicators that are open.", kv.communicators, state)
+    yield _gauge("kv_communicator_bytes", "GPU memory of NCCL communicators.", kv.communicator_bytes, state)
     moved = CounterMetricFamily(f"{PREFIX}_kv_transfer_bytes", "KV bytes handed over.", labels=["role", "direction"])
     moved.add_metric([state.role, "sent"], kv.counters.bytes_sent)
     moved.add_metric([state.role, "received"], kv.counters.bytes_received)
@@ -51,10 +53,15 @@ def _kv_families(state: WorkerState, kv: KVReport) -> Iterable[Metric]:
         kv.counters.recomputed_tokens,
         state,
     )
-    failures = CounterMetricFamily(f"{PREFIX}_kv_failures", "Failed KV transfers.", labels=["role", "reason"])
-    for reason, count in sorted(kv.failures.items()):
-        failures.add_metric([state.role, reason], count)
-    yield failures
+    yield _by_reason("kv_failures", "Failed KV transfers.", kv.failures, state)
+    yield _by_reason("kv_fallbacks", "KV sessions over tcp though nccl was asked for.", kv.fallbacks, state)
+
+
+def _by_reason(name: str, text: str, counts: Mapping[str, int], state: WorkerState) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["role", "reason"])
+    for reason, count in sorted(counts.items()):
+        family.add_metric([state.role, reason], count)
+    return family
 
 
 def _gauge(name: str, text: str, value: float, state: WorkerState) -> Metric:

@@ -73,11 +73,8 @@ def _check_roles(config: WorkerConfig) -> None:
         raise _invalid(f"{CONFIG_ENV}: kv_transfer is missing, and role {config.role} hands KV over: set it")
     if config.role is Role.MIXED and config.kv_transfer is not None:
         raise _invalid(f"{CONFIG_ENV}: kv_transfer is set, and role mixed has nothing to hand over: remove it")
-    if config.kv_transfer and config.kv_transfer.connector not in ("tcp", "nixl"):
-        raise _invalid(
-            f"{CONFIG_ENV}: kv_transfer.connector {config.kv_transfer.connector} is not in this release: "
-            "use tcp or nixl"
-        )
+    if config.kv_transfer and config.kv_transfer.tls_dir and config.kv_transfer.connector != "tcp":
+        raise _invalid(f"{CONFIG_ENV}: kv_transfer.tls_dir goes with connector tcp: the others cannot be encrypted")
 
 
 def _describe(error: ValidationError) -> str:

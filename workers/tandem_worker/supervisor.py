@@ -116,7 +116,9 @@ class Supervisor:
         """Why this pod should be restarted, or None."""
         if not self._engine.is_alive:
             return "the engine is not running"
-        return "the KV connector has stopped answering" if self._signs.is_kv_stuck else None
+        if self._signs.is_kv_stuck:
+            return "the KV connector has stopped answering"
+        return f"KV transfer is stuck: {self._signs.kv_fault}" if self._signs.kv_fault else None
 
     @asynccontextmanager
     async def _serve_admin(self) -> AsyncIterator[None]:

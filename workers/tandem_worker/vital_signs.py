@@ -77,6 +77,11 @@ class VitalSigns:
         """Whether KV worked once and has been silent for KV_SILENCE_S: only a restart helps."""
         return self._kv_heard_s is not None and self._clock() - self._kv_heard_s > KV_SILENCE_S
 
+    @property
+    def kv_fault(self) -> str | None:
+        """What KV itself says only a restart helps against."""
+        return self._kv.stuck
+
     async def _take(self) -> Signs:
         healthy, metrics, kv = await asyncio.gather(
             self._engine.is_healthy(), self._engine.fetch_metrics(), self.listen_to_kv()
@@ -103,4 +108,5 @@ def build_state(settings: Settings, instance: str, slots: int, signs: Signs, *, 
         leases=signs.kv.leases,
         kv=signs.kv.counters,
         circuits_open=signs.kv.circuits_open[:CIRCUITS_SHOWN],
+        kv_fallback=signs.kv.fallback,
     )

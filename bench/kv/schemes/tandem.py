@@ -19,7 +19,7 @@ from tandem_worker.kv.loads import Load
 from tandem_worker.kv.local import fetch_stats
 from tandem_worker.kv.messages import Engine, GroupShape
 from tandem_worker.kv.params import issue_ticket
-from tandem_worker.kv.puller import Job
+from tandem_worker.kv.pull_actions import Job
 from tandem_worker.kv.service import KvService
 from tandem_worker.kv.settings import KvSettings
 

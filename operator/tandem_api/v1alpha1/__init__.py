@@ -23,7 +23,7 @@ from tandem_api.v1alpha1.engine import (
 from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, InferenceDeploymentSpec
 from tandem_api.v1alpha1.model import Model
 from tandem_api.v1alpha1.pod_template import LocalObjectReference, PodTemplate, ResourceClaim, Variable
-from tandem_api.v1alpha1.policies import Drain, KVTransfer, Routing
+from tandem_api.v1alpha1.policies import Drain, KVTransfer, KVTransferTLS, Routing
 from tandem_api.v1alpha1.pool import Parallelism, Pool, Resources
 from tandem_api.v1alpha1.rollout import Rollout, RolloutStep
 from tandem_api.v1alpha1.rollout_status import Rejection, RolloutStatus, StartupStatus
@@ -63,6 +63,7 @@ __all__ = [
     "KVMemory",
     "KVOffload",
     "KVTransfer",
+    "KVTransferTLS",
     "LabelSelector",
     "LatencyStatus",
     "LocalObjectReference",

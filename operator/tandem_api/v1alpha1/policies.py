@@ -4,14 +4,33 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from tandem_api.schema import Resource, cel
+from tandem_api.schema import Name, Resource, cel
 from tandem_api.v1alpha1.scheduling import Locality
+
+
+class KVTransferTLS(Resource):
+    """Mutual TLS between the workers of the fleet."""
+
+    secret_name: Annotated[
+        Name,
+        Field(
+            description="Secret of the fleet's namespace with tls.crt, tls.key and ca.crt, as cert-manager makes them. "
+            "All workers of the fleet present this certificate, and accept what ca.crt has signed."
+        ),
+    ]
 
 
 class KVTransfer(Resource):
     """How KV cache moves from prefill to decode workers."""
 
-    connector: Literal["tcp", "nccl", "nixl"] = "tcp"
+    connector: Annotated[
+        Literal["tcp", "nccl", "nixl"],
+        Field(
+            description="tcp: sockets, through host memory. nccl: GPU to GPU; where it cannot be, tcp takes its place "
+            "and KVTransferReady says why. Its KV path has never been run on a GPU by its authors. nixl: vLLM's own."
+        ),
+    ] = "tcp"
+    tls: Annotated[KVTransferTLS | None, Field(description="Default: KV moves in clear.")] = None
     on_prefill_failure: Annotated[
         Literal["Retry", "Local", "Fail"],
         Field(description="When a prefill worker fails: Retry elsewhere then Local; Local prefill; or Fail."),
@@ -22,8 +41,9 @@ class KVTransfer(Resource):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "!has(self.connector) || self.connector == 'tcp'",
-                    "kvTransfer.connector: only tcp is available in this release; set tcp",
+                    "!has(self.tls) || !has(self.connector) || self.connector == 'tcp'",
+                    "kvTransfer.tls goes with kvTransfer.connector tcp, for the others cannot be encrypted: "
+                    "set connector tcp, or remove tls and isolate the network",
                 )
             ]
         }

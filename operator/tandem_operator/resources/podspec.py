@@ -9,7 +9,7 @@ from typing import Any
 
 from tandem_api import labels
 from tandem_api.v1alpha1 import PodTemplate
-from tandem_api.worker import CODE_DIR, CONFIG_ENV, KEYS_DIR, MODEL_DIR, OFFLOAD_DIR, RUN_DIR
+from tandem_api.worker import CODE_DIR, CONFIG_ENV, KEYS_DIR, KV_TLS_DIR, MODEL_DIR, OFFLOAD_DIR, RUN_DIR
 from tandem_core.keys import fleet_secret_name
 from tandem_operator.model import Fleet, PoolRole
 from tandem_operator.resources import weights, worker_config
@@ -206,9 +206,18 @@ def _build_volumes(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory}},
         *build_offload_volumes(offload),
         {"name": "keys", "secret": {"secretName": fleet_secret_name(fleet.key.name), "defaultMode": 0o440}},
+        *_build_tls_volumes(fleet),
         *({"name": one.name, **one.volume} for one in weights.list_volumes(fleet.spec)),
         *cache,
     ]
+
+
+def _build_tls_volumes(fleet: Fleet) -> list[dict[str, Any]]:
+    """The fleet's certificate, where KV moves over TLS."""
+    tls = fleet.spec.kv_transfer.tls
+    if tls is None or fleet.spec.prefill is None:
+        return []
+    return [{"name": "kv-tls", "secret": {"secretName": tls.secret_name, "defaultMode": 0o440}}]
 
 
 def _build_mounts(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
@@ -219,7 +228,8 @@ def _build_mounts(fleet: Fleet, role: PoolRole) -> list[dict[str, Any]]:
     places |= {volume["name"]: OFFLOAD_DIR for volume in build_offload_volumes(offload)}
     if weights.needs_cache(fleet.spec):
         places["cache"] = weights.CACHE_DIR
-    read_only = {"keys": KEYS_DIR} | {one.name: one.path for one in weights.list_volumes(fleet.spec)}
+    read_only = {"keys": KEYS_DIR} | {volume["name"]: KV_TLS_DIR for volume in _build_tls_volumes(fleet)}
+    read_only |= {one.name: one.path for one in weights.list_volumes(fleet.spec)}
     return [
         *({"name": name, "mountPath": path} for name, path in places.items()),
         *({"name": name, "mountPath": path, "readOnly": True} for name, path in read_only.items()),

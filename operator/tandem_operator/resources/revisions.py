@@ -36,6 +36,7 @@ def kv_revision(spec: InferenceDeploymentSpec) -> str:
             "dtypes": [spec.engine.dtype, spec.engine.quantization, cache.dtype if cache else None],
             "block_size": cache.block_size if cache else None,
             "transfer": [spec.kv_transfer.connector] if spec.prefill else None,
+            **_written_if_any("kv_tls", bool(spec.prefill and spec.kv_transfer.tls)),
         }
     )
 
@@ -52,6 +53,7 @@ def template_revision(spec: InferenceDeploymentSpec, role: PoolRole) -> str:
             "pool": {k: v for k, v in _written(pool).items() if k not in _SIZE_FIELDS},
             "drain": _written(spec.drain),
             **_written_if_any("locality", _written(spec.kv_transfer).get("locality")),
+            **_written_if_any("kv_tls", _written(spec.kv_transfer).get("tls") if spec.prefill else None),
         }
     )
 

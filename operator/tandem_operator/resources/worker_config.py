@@ -5,6 +5,7 @@ from typing import Any
 
 from tandem_api.v1alpha1 import Batching, EngineSettings, InferenceDeploymentSpec, KVMemory, Lora, Pool
 from tandem_api.worker import (
+    KV_TLS_DIR,
     AdapterConfig,
     EngineConfig,
     KVTransferConfig,
@@ -32,7 +33,7 @@ def build_worker_config(fleet: Fleet, role: PoolRole) -> WorkerConfig:
         kv_revision=kv_revision(spec),
         model=_model(spec),
         engine=_engine(spec, pool),
-        kv_transfer=KVTransferConfig(connector=spec.kv_transfer.connector) if handed_over else None,
+        kv_transfer=_transfer(spec) if handed_over else None,
         drain_timeout_s=float(spec.drain.timeout_seconds),
     )
 
@@ -44,6 +45,11 @@ def to_environment(config: WorkerConfig) -> str:
     """
     text = json.dumps(config.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
     return text.replace("$", "\\u0024")
+
+
+def _transfer(spec: InferenceDeploymentSpec) -> KVTransferConfig:
+    transfer = spec.kv_transfer
+    return KVTransferConfig(connector=transfer.connector, tls_dir=KV_TLS_DIR if transfer.tls else None)
 
 
 def _model(spec: InferenceDeploymentSpec) -> ModelConfig:

@@ -39,6 +39,12 @@ def judge_kv_transfer(facts: Facts) -> Verdict:
         return Verdict(Status.UNKNOWN, Reason.AGGREGATED, "without a prefill pool no KV is handed over")
     moved = sum(report.recent.kv_bytes for report in _reports(facts))
     failures = sum(report.recent.kv_failures for report in _reports(facts))
+    if moved and (fallbacks := _fallbacks(facts)):
+        text = (
+            f"KV moves over tcp although kvTransfer.connector is {facts.snapshot.fleet.spec.kv_transfer.connector}: "
+            f"{', '.join(fallbacks)}; use one image with one NCCL on GPUs for both roles, or set connector tcp"
+        )
+        return Verdict(Status.TRUE, Reason.KV_FELL_BACK, text)
     if moved:
         return Verdict(Status.TRUE, Reason.KV_MOVED, "KV moves from prefill to decode workers")
     if failures:
@@ -71,6 +77,10 @@ def _last_proof(facts: Facts, kind: ConditionType) -> Verdict:
     if previous is not None and previous.status == Status.TRUE.value and same_revision:
         return Verdict(Status.TRUE, Reason(previous.reason), previous.message)
     return Verdict(Status.UNKNOWN, Reason.KV_UNTESTED, "no request has tested it yet; send one through the router")
+
+
+def _fallbacks(facts: Facts) -> list[str]:
+    return sorted({reason for report in _reports(facts) for reason in report.kv_fallbacks})
 
 
 def _reports(facts: Facts) -> tuple[FleetReport, ...]:

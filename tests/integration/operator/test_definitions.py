@@ -146,7 +146,10 @@ REFUSED = [
         for role in ("prefill", "decode")
         for field, shape in WIDE.items()
     ),
-    ({"kvTransfer": {"connector": "nccl"}}, "kvTransfer.connector: only tcp"),
+    *(
+        ({"kvTransfer": {"connector": name, "tls": {"secretName": "kv"}}}, "kvTransfer.tls goes with")
+        for name in ("nccl", "nixl")
+    ),
     ({**SCALED, "objectives": None}, "needs objectives.ttft.seconds and objectives.tpot.seconds"),
     ({**SCALED, "objectives": {"ttft": {"seconds": 2}}}, "needs objectives.ttft.seconds and objectives.tpot.seconds"),
     ({**SCALED, "engine": {"type": "sim"}}, "set engine.performanceProfile, or engine.performanceModel"),

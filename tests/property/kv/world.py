@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tandem_worker.kv import provider as p
-from tandem_worker.kv import puller as d
+from tandem_worker.kv import pull_actions as d
 from tandem_worker.kv.circuit import Circuit
 from tandem_worker.kv.keys import KeyRing
 from tandem_worker.kv.layout import HeadSlice
 from tandem_worker.kv.leases import LeaseTable
 from tandem_worker.kv.messages import Engine, GroupShape, Message, decode_message
 from tandem_worker.kv.params import issue_ticket
+from tandem_worker.kv.puller import Puller, PullerLimits
 
 KEYS = KeyRing("k1", b"0123456789abcdef")
 LEASE_S = 30.0
@@ -69,9 +70,9 @@ def build_provider(engine: Engine) -> p.Provider:
     return p.Provider(engine, KEYS, leases, p.ProviderLimits(4, 3, 2, 16))
 
 
-def build_puller(engine: Engine, peer_engine_id: str) -> d.Puller:
-    limits = d.PullerLimits(4, 4, 60, 1, 3, 60, LEASE_S)
-    return d.Puller(engine, peer_engine_id, KEYS, limits, Circuit(3, 10))
+def build_puller(engine: Engine, peer_engine_id: str) -> Puller:
+    limits = PullerLimits(4, 4, 60, 1, 3, 60, LEASE_S)
+    return Puller(engine, peer_engine_id, KEYS, limits, Circuit(3, 10))
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tandem_worker.kv.layout import Group, HeadSlice, KvLayout, Region
 from tandem_worker.kv.loads import Load, LoadResult
 from tandem_worker.kv.memory import HostMemory
 from tandem_worker.kv.params import Ticket, issue_ticket
-from tandem_worker.kv.puller import Job
+from tandem_worker.kv.pull_actions import Job
 from tandem_worker.kv.service import KvService
 from tandem_worker.kv.settings import KvSettings
 from tandem_worker.kv.worker_side import StepResults, WorkerSide

@@ -4,12 +4,13 @@ import pytest
 from property.kv.world import World, build_engine, build_job, build_provider, build_puller, build_ticket
 
 from tandem_worker.kv import provider as p
-from tandem_worker.kv import puller as d
+from tandem_worker.kv import pull_actions as d
 from tandem_worker.kv.circuit import Circuit
 from tandem_worker.kv.layout import Group, HeadSlice, KvLayout, Region
 from tandem_worker.kv.leases import LeaseTable
 from tandem_worker.kv.loads import Load
 from tandem_worker.kv.messages import Pull, Refuse, Reject
+from tandem_worker.kv.puller import State
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def open_session(world: World) -> None:
     world.do_prefill("r0", [90])
     world.do_submit("r0", build_ticket("e1", "r0", [90]))
     world.do_settle(1)
-    assert world.puller.state is d.State.OPEN
+    assert world.puller.state is State.OPEN
 
 
 def test_a_transfer_that_drips_for_ever_is_ended_by_its_own_deadline() -> None:

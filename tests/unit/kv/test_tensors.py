@@ -3,10 +3,11 @@
 import ctypes
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from tandem_worker.kv.cuda_library import CudaMissingError
 from tandem_worker.kv.layout import Piece, chunk_pieces, plan_chunks
 from tandem_worker.kv.memory import HostMemory, MemoryRangeError
 from tandem_worker.kv.tensors import TensorError, describe_caches
@@ -17,6 +18,7 @@ ELEMENT_BYTES = 2
 @dataclass
 class FakeDevice:
     type: str = "cpu"
+    index: int | None = None
 
 
 class FakeTensor:
@@ -82,7 +84,6 @@ def test_a_latent_cache_without_a_head_axis_has_one_head() -> None:
 @pytest.mark.parametrize(
     ("tensor", "says"),
     [
-        (FakeTensor((6, 2, 4, 8), device="cuda"), "host memory only"),
         (FakeTensor((6, 8)), "has shape"),
         (FakeTensor((7, 2, 4, 8)), "no multiple"),
         (FakeTensor((6, 2, 4, 8), strides=(64, 8, 16, 1)), "VLLM_KV_CACHE_LAYOUT=LBHNC"),
@@ -91,6 +92,20 @@ def test_a_latent_cache_without_a_head_axis_has_one_head() -> None:
 def test_a_cache_that_cannot_be_transferred_is_refused_with_the_reason(tensor: FakeTensor, says: str) -> None:
     with pytest.raises(TensorError, match=f"layer l0.*{says}"):
         describe_caches({"l0": tensor}, [["l0"]], num_blocks=6, layout_name="LBHNC")
+
+
+def test_a_cache_on_a_gpu_without_cuda_is_refused_with_what_cuda_says() -> None:
+    def load() -> NoReturn:
+        raise CudaMissingError("libcudart.so cannot be loaded")
+
+    with pytest.raises(TensorError, match=r"CUDA cannot be used.*libcudart\.so cannot be loaded"):
+        describe_caches({"l0": FakeTensor((6, 2, 4, 8), device="cuda")}, [["l0"]], 6, "LBHNC", load)
+
+
+def test_caches_in_several_places_are_refused() -> None:
+    caches = {"l0": FakeTensor((6, 2, 4, 8)), "l1": FakeTensor((6, 2, 4, 8), device="cuda")}
+    with pytest.raises(TensorError, match="all on one CUDA device"):
+        describe_caches(caches, [["l0", "l1"]], 6, "LBHNC")
 
 
 def test_a_layer_without_a_cache_of_its_own_is_refused() -> None:

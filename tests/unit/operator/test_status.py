@@ -72,6 +72,18 @@ def test_kv_that_moves_is_proved_and_stays_proved_when_a_router_restarts() -> No
     assert found["DisaggregationEffective"] == ("True", "RemotePrefillSeen")
 
 
+def test_kv_over_another_transport_than_was_asked_for_is_said_with_the_reason() -> None:
+    world = routed(
+        serving(), recent=RecentTraffic(kv_bytes=10, remote_prefills=1), kv_fallbacks=("nccl_versions_differ",)
+    )
+    found = conditions(world.fleet.status)
+    assert found["KVTransferReady"] == ("True", "KVFellBack")
+    message = next(c.message for c in world.fleet.status.conditions if c.type == "KVTransferReady")
+    assert "nccl_versions_differ" in message
+    routed(world, recent=RecentTraffic(kv_bytes=10, remote_prefills=1))
+    assert conditions(world.fleet.status)["KVTransferReady"] == ("True", "KVMoved")
+
+
 def test_silent_local_prefill_is_caught() -> None:
     world = routed(serving(), recent=RecentTraffic(kv_failures=3, local_prefills=5))
     found = conditions(world.fleet.status)

@@ -84,6 +84,14 @@ def test_metrics_carry_transfers_by_direction_and_failures_by_reason(make_settin
     assert 'tandem_worker_kv_leases{role="prefill"} 4.0' in text
 
 
+def test_a_fallback_is_in_the_state_and_counted_by_reason(make_settings: MakeSettings) -> None:
+    ranks = [{"fallback": None, "fallbacks": {}}, {"fallback": "nccl_versions_differ", "fallbacks": {"x": 2}}]
+    kv = sum_ranks([*ranks, {"fallbacks": {"x": 1}}])
+    state = build_state(make_settings(Role.DECODE), "i", 8, Signs(True, EngineLoad(), kv), draining=False)
+    assert state.kv_fallback == "nccl_versions_differ"
+    assert 'tandem_worker_kv_fallbacks_total{reason="x",role="decode"} 3.0' in render_metrics(state, kv).decode()
+
+
 @dataclass
 class FakeEngine:
     """Stands for engine and ranks; counts how often it is asked."""
@@ -92,6 +100,7 @@ class FakeEngine:
     metrics: str | None = METRICS
     asked: int = 0
     leases: int = 0
+    stuck: str | None = None
 
     async def is_healthy(self) -> bool:
         self.asked += 1
@@ -101,7 +110,7 @@ class FakeEngine:
         return self.metrics
 
     async def fetch_report(self) -> KVReport:
-        return KVReport(self.kv_answers, self.leases if self.kv_answers else 0)
+        return KVReport(self.kv_answers, self.leases if self.kv_answers else 0, stuck=self.stuck)
 
 
 class Clock:
@@ -138,6 +147,16 @@ async def test_kv_that_never_spoke_is_starting_and_kv_that_fell_silent_is_stuck(
     assert not signs.is_kv_stuck
     clock.now_s += KV_SILENCE_S * 0.2
     assert signs.is_kv_stuck
+
+
+async def test_kv_that_says_that_it_is_stuck_is_believed() -> None:
+    engine = FakeEngine()
+    signs = VitalSigns(engine, engine, Clock())  # type: ignore[arg-type] # a stand-in for both
+    await signs.listen_to_kv()
+    assert signs.kv_fault is None
+    engine.stuck = "the abort of a communicator does not return"
+    await signs.listen_to_kv()
+    assert signs.kv_fault == "the abort of a communicator does not return"
 
 
 async def test_an_engine_too_busy_to_answer_is_not_taken_for_an_idle_one() -> None:

@@ -55,10 +55,10 @@ def test_a_mixed_worker_has_no_ranks_that_hand_over() -> None:
         (
             {
                 "TANDEM_WORKER": build_config(
-                    Role.DECODE, kv_transfer=KVTransferConfig(connector="nccl")
+                    Role.DECODE, kv_transfer=KVTransferConfig(connector="nccl", tls_dir="/tls")
                 ).model_dump_json()
             },
-            "use tcp",
+            "goes with connector tcp",
         ),
     ],
 )

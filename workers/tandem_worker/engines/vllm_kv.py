@@ -14,6 +14,7 @@ NIXL, NIXL_MODULE = "NixlConnector", "tandem_worker.kv_nixl.connector"
 OFFLOADING, OFFLOADING_MODULE = "OffloadingConnector", "tandem_worker.kv_offload.connector"
 HOST_SPECS_MODULE = "tandem_worker.kv_offload.host"
 BESIDE = "MultiConnector"
+NCCL_CHUNK_BYTES = 32 << 20  # two round trips between the workers go with each chunk
 
 Config = dict[str, Any]
 
@@ -78,6 +79,8 @@ def _own(settings: Settings, transfer: KVTransferConfig, instance: str) -> Confi
             "kv_revision": config.kv_revision,
             "engine_id": instance,
             "lease_s": transfer.lease_s,
+            **({"tls_dir": transfer.tls_dir} if transfer.tls_dir else {}),
+            **({"chunk_bytes": NCCL_CHUNK_BYTES} if transfer.connector == "nccl" else {}),
         },
     }
 

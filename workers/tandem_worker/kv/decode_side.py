@@ -15,7 +15,7 @@ from tandem_worker.kv.guards import Guard
 from tandem_worker.kv.link import ControlLink
 from tandem_worker.kv.loads import Load, LoadResult
 from tandem_worker.kv.messages import Message
-from tandem_worker.kv.puller import (
+from tandem_worker.kv.pull_actions import (
     Attach,
     Connect,
     Disconnect,
@@ -23,13 +23,12 @@ from tandem_worker.kv.puller import (
     FellBack,
     Finished,
     Job,
-    Puller,
     PullerAction,
     Receive,
     Send,
-    State,
     StopReceive,
 )
+from tandem_worker.kv.puller import Puller, State
 from tandem_worker.kv.recent_loads import RecentLoad, RecentLoads
 from tandem_worker.kv.tls import name_tls_fault
 from tandem_worker.kv.transport import Edge, Transport

@@ -26,7 +26,8 @@ from tandem_worker.kv.messages import Engine
 from tandem_worker.kv.params import TicketError, read_ticket
 from tandem_worker.kv.prefill_side import PrefillSide
 from tandem_worker.kv.provider import Provider, ProviderLimits
-from tandem_worker.kv.puller import Job, Puller, PullerLimits
+from tandem_worker.kv.pull_actions import Job
+from tandem_worker.kv.puller import Puller, PullerLimits
 from tandem_worker.kv.settings import KvSettings
 from tandem_worker.kv.tls import TlsGuard
 from tandem_worker.kv.transports import open_transports

@@ -30,7 +30,7 @@ class KvSettings(BaseModel):
     tombstone_s: float = Field(default=60, gt=0)
     chunk_bytes: int = Field(default=8 << 20, ge=64 << 10, le=256 << 20)
     nccl_slots: int = Field(default=4, ge=2, le=64)  # staging buffers of a chunk each, per GPU
-    nccl_max_communicators: int = Field(default=64, ge=1, le=4096)  # 50 to 100 MB of GPU memory each
+    nccl_max_communicators: int = Field(default=32, ge=1, le=4096)  # 50 to 100 MB of GPU memory each
     nccl_idle_s: float = Field(default=300, gt=0)
     nccl_open_timeout_s: float = Field(default=15, gt=0)
     nccl_patience_s: float = Field(default=10, gt=0)  # for a call of libnccl; then the health check fails

@@ -9,7 +9,7 @@ from tandem_worker.kv.loads import Load
 from tandem_worker.kv.messages import Engine
 from tandem_worker.kv.orders import LoadOrder, StepOrders
 from tandem_worker.kv.params import Ticket
-from tandem_worker.kv.puller import Job
+from tandem_worker.kv.pull_actions import Job
 from tandem_worker.kv.service import KvService
 
 

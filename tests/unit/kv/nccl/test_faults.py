@@ -1,5 +1,6 @@
-"""What goes wrong inside NCCL on one side: blocks are missing, never wrong, and the GPU is usable again or is given up."""
+"""What goes wrong inside NCCL on one side: blocks are missing, never wrong; the GPU is free again, or is given up."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -47,7 +48,7 @@ async def test_an_abort_that_hangs_fails_the_health_check_and_no_request(
         decode.service.cancel("r1", [prefill.peer])
 
         decode.await_load(5)
-        time.sleep(0.7)
+        await asyncio.sleep(0.7)
         assert (await fetch_stats(decode.socket))["stuck"] == "the abort of a communicator does not return"
         monkeypatch.delenv("FAKE_NCCL_ABORT")
         wait_until(lambda: ledger.communicators == 0)

@@ -32,7 +32,12 @@ async def test_blocks_arrive_where_they_belong_over_one_communicator(
 
 @pytest.mark.parametrize(
     "faults",
-    [{"FAKE_CUDA_COPY_US": "3000"}, {"FAKE_NCCL_LAZY_MS": "30"}, {"FAKE_NCCL_INIT_MS": "300"}, {"FAKE_NCCL_NO_MEM": "1"}],
+    [
+        {"FAKE_CUDA_COPY_US": "3000"},
+        {"FAKE_NCCL_LAZY_MS": "30"},
+        {"FAKE_NCCL_INIT_MS": "300"},
+        {"FAKE_NCCL_NO_MEM": "1"},
+    ],
     ids=["copies that take long", "operations enqueued later", "a slow start", "no memory that can be registered"],
 )
 def test_what_is_slow_or_missing_changes_no_byte(
