@@ -2,12 +2,15 @@
 
 import socket
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from integration.kv.relay import Relay
 from unit.kv.certificates import Authority, build_authority, write_worker_certificate
-from unit.kv.rank import ADDRESS, BLOCK_BYTES, Rank, running_rank
+from unit.kv.rank import ADDRESS, BLOCK_BYTES, Rank
+from unit.kv.rank import running_rank as hasty_rank
 
 from tandem_worker.kv.decode_side import Peer
 from tandem_worker.kv.local import fetch_stats
@@ -15,6 +18,13 @@ from tandem_worker.kv.service import KvServiceError
 from tandem_worker.kv.tls import TlsFilesError, TlsGuard
 
 REMOTE, LOCAL = [7, 3, 4, 60], [1, 2, 50, 9]
+
+
+def running_rank(directory: Path, name: str, **settings: Any) -> AbstractContextManager[Rank]:
+    """With deadlines that leave room for handshakes on a busy machine."""
+    return hasty_rank(
+        directory, name, **{"heartbeat_s": 1.0, "handshake_timeout_s": 5.0, "chunk_timeout_s": 5.0} | settings
+    )
 
 
 @pytest.fixture(scope="module")
