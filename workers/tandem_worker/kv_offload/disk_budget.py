@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
+BUSY_SHARE = 0.05  # of a core, at most: looking at a hundred thousand files takes a second
 LOW_WATER = 0.9  # delete down to this share, so that deleting is not all that we do
 _FINISHED = ".bin"  # others are being written
 
@@ -40,9 +42,12 @@ def plan_evictions(files: Sequence[KVFile], budget_bytes: int) -> list[KVFile]:
 
 async def watch_disk(directory: Path, budget_bytes: int) -> None:
     """For ever. A block that is deleted while vLLM wants it is a miss to vLLM, and computed again."""
+    took_s = 0.0
     while True:
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(max(INTERVAL_S, took_s / BUSY_SHARE))
+        began_s = time.monotonic()
         await asyncio.to_thread(apply_budget, directory, budget_bytes)
+        took_s = time.monotonic() - began_s
 
 
 def apply_budget(directory: Path, budget_bytes: int) -> int:
@@ -64,7 +69,7 @@ def _look_at(folder: str, names: Iterable[str]) -> Iterator[KVFile]:
         path = os.path.join(folder, name)
         try:
             status = os.stat(path)
-        except FileNotFoundError:
+        except OSError:
             continue  # deleted meanwhile
         yield KVFile(path, status.st_blocks * 512, max(status.st_atime, status.st_mtime))
 
