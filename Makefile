@@ -71,9 +71,14 @@ test: env cluster-binaries ## Everything that .ci/run runs: unit to integration 
 test-failed: env ## Run once more, alone, what failed in the last run; fails when nothing did.
 	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m "not long" --last-failed --last-failed-no-failures none
 
+# vLLM on CPU comes without NIXL: it lies beside, and is only on the path of those who ask for it.
+with_nixl = worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && nixl=$${TANDEM_CACHE:-$$HOME/.cache/tandem}/nixl \
+  && $(VENV)/uv pip install -q -p $$worker --target $$nixl --no-deps --require-hashes -r bench/kv/requirements-nixl.txt \
+  && export TANDEM_WORKER_PYTHON=$$worker TANDEM_NIXL_DIR=$$nixl
+
 .PHONY: test-long
 test-long: env cluster-binaries ## What make test leaves out for time: more real engines, more faults.
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m long
+	@$(with_nixl) && $(VENV)/pytest tests -q -m long
 
 .PHONY: e2e
 e2e: env cluster-binaries ## User scenarios on a cluster; PROVIDER=source|kind|existing.
@@ -93,24 +98,27 @@ bench-router: env ## CPU and latency of the router beside its peers, paired; nee
 
 .PHONY: bench-kv
 bench-kv: env ## KV transfer beside a raw socket, gloo and NIXL, in one run; says which are missing.
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && nixl=$${TANDEM_CACHE:-$$HOME/.cache/tandem}/nixl \
-	  && $(VENV)/uv pip install -q -p $$worker --target $$nixl --no-deps --require-hashes -r bench/kv/requirements-nixl.txt \
-	  && PYTHONPATH=$$nixl $$worker -m bench.kv
+	@$(with_nixl) && PYTHONPATH=$$nixl $$worker -m bench.kv
+	@$(with_nixl) && PYTHONPATH=.:tests $(VENV)/python -m bench.kv.engines
 
 .PHONY: bench-gateway
 bench-gateway: env ## CPU that credentials and limits cost a request.
 	@$(VENV)/python -m bench.gateway
+
+.PHONY: bench-regions
+bench-regions: env ## The choice of a region beside five others on recorded traffic, in the simulator.
+	@$(VENV)/python -m bench.regions --write
 
 .PHONY: bench-autoscaler
 bench-autoscaler: env ## Every scaling policy on recorded traffic, in the simulator; FULL=1 for the whole grid.
 	@$(VENV)/python bench/autoscaler/run.py
 
 .PHONY: bench
-bench: bench-operator bench-kv bench-router bench-gateway bench-autoscaler ## All benchmarks, one after the other.
+bench: bench-operator bench-kv bench-router bench-gateway bench-regions bench-autoscaler ## All benchmarks, one after the other.
 
 .PHONY: chaos-kv
 chaos-kv: env ## Hurt KV transfer between real engines in every way, as a table that fails on a miss.
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker PYTHONPATH=tests $(VENV)/python -m chaos.kv
+	@$(with_nixl) && PYTHONPATH=tests $(VENV)/python -m chaos.kv && PYTHONPATH=tests $(VENV)/python -m chaos.kv --nixl
 
 .PHONY: chaos
 chaos: chaos-kv ## All fault suites.

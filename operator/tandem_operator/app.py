@@ -17,7 +17,7 @@ from tandem_operator.autoscaler import Autoscaler
 from tandem_operator.cluster import Cluster
 from tandem_operator.control import WORKERS, Control, is_settled, take_event
 from tandem_operator.credentials import Credentials, load_credentials
-from tandem_operator.errors import ApiError, ConfigurationError, NotLeader
+from tandem_operator.errors import ApiError, ConfigurationError, NotLeader, PartEnded
 from tandem_operator.handlers import build_registry, stream_events
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, WORKER_POOL, Kind, Manifest
 from tandem_operator.lease import Elector, Tenure
@@ -40,7 +40,7 @@ _KOPF_EXIT_S = 5.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs until SIGTERM. Exit code 2: started wrongly; one sentence says how."""
+    """Runs until SIGTERM. Exit code 2: started wrongly, one sentence says how; 1: a part of it ended by itself."""
     try:
         settings = read_settings(arguments, os.environ)
         credentials = load_credentials(settings.kubeconfig, os.environ)
@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigurationError as error:
         print(f"tandem-operator: {error}", file=sys.stderr)
         return 2
+    except PartEnded as error:
+        _log.error("%s", error)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -102,7 +105,7 @@ class Operator:
             stack.push_async_callback(server.cleanup)
             await self._wait_for_definitions()
             elector = self._elector()
-            registry = build_registry(self._credentials, self._take_event, self._find_fault)
+            registry = build_registry(self._credentials, self._take_event, self._sweeper.ask, self._find_fault)
             end = asyncio.Event()
             streams = asyncio.create_task(stream_events(registry, self._scopes(), url, self._stopping.set, end))
             parts = [asyncio.create_task(part) for part in self._parts(elector)]
@@ -113,7 +116,9 @@ class Operator:
                 await self._stop(elector, parts)
                 end.set()
                 await asyncio.wait([streams], timeout=_KOPF_EXIT_S)
-                await _raise_first(streams, *parts)
+                await _raise_first(*parts, streams)
+            if not self._stopping.is_set():
+                raise PartEnded("the streams of events, or another part, ended by themselves; the lines above say why")
 
     def _parts(self, elector: Elector) -> Iterator[Coroutine[Any, Any, None]]:
         yield self._wait_for_signal()
@@ -220,7 +225,7 @@ class Operator:
 
     def _take_event(self, kind: Kind, event_type: str | None, obj: Manifest) -> None:
         take_event(self._store, kind, event_type, obj)
-        self._sweeper.note_event(kind, event_type, obj)
+        self._sweeper.note_event(kind, obj)
 
     def _is_ready(self) -> bool:
         return self._sweeper.is_synced

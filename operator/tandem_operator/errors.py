@@ -2,6 +2,7 @@
 
 OperatorError
 ├── ConfigurationError     the operator was started wrongly; ends the process with one sentence
+├── PartEnded              something that runs for ever has ended; a new process is the cure
 ├── NotLeader              a write was refused because the lease may be another's
 └── ApiError               the API server refused, or did not answer
     ├── Unreachable        no answer at all
@@ -17,6 +18,10 @@ class OperatorError(Exception):
 
 class ConfigurationError(OperatorError):
     """A flag, a file or an environment variable is wrong."""
+
+
+class PartEnded(OperatorError):  # noqa: N818
+    """The process cannot go on, and does not know why; what failed has been logged."""
 
 
 class NotLeader(OperatorError):  # noqa: N818

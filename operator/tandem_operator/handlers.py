@@ -6,12 +6,15 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import aiohttp
 import kopf
 
 from tandem_operator.credentials import Credentials
+from tandem_operator.errors import ConfigurationError
 from tandem_operator.kinds import SELECTORS, WATCHED, Kind, Manifest
 
 _MAX_BACKOFF_S = 3.0
+_COLLECTIONS = frozenset(kind.plural for kind in WATCHED)
 
 EventSink = Callable[[Kind, str | None, Manifest], None]
 
@@ -81,11 +84,20 @@ def build_settings() -> kopf.OperatorSettings:
 
 
 def build_registry(
-    credentials: Credentials, sink: EventSink, find_fault: Callable[[], str | None]
+    credentials: Credentials, sink: EventSink, on_list: Callable[[], None], find_fault: Callable[[], str | None]
 ) -> kopf.OperatorRegistry:
-    """Each event of each watched kind goes to `sink`; a sentence from `find_fault` fails the liveness probe."""
+    """Each event of each watched kind goes to `sink`; a sentence from `find_fault` fails the liveness probe.
+
+    `on_list` is called whenever kopf has listed a kind anew: what was deleted before that, nobody is told.
+    """
     registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry, id="login")(lambda **_: _sign_in(credentials))
+
+    async def sign_in(**_: Any) -> kopf.AiohttpSession:
+        session = _build_session(credentials, on_list)
+        namespace = credentials.namespace
+        return kopf.AiohttpSession(server=credentials.server, default_namespace=namespace, aiohttp_session=session)
+
+    kopf.on.login(registry=registry, id="login")(sign_in)
     for kind in WATCHED:
         _stream(registry, kind, sink)
 
@@ -110,15 +122,21 @@ def _resource(kind: Kind) -> str:
     return f"{kind.plural}.{kind.version}.{kind.group}" if kind.group else kind.plural
 
 
-def _sign_in(credentials: Credentials) -> kopf.ConnectionInfo:
-    return kopf.ConnectionInfo(
-        server=credentials.server,
-        ca_data=credentials.ca_text,
-        insecure=credentials.insecure,
-        token=credentials.bearer(),
-        certificate_data=credentials.client_certificate,
-        private_key_data=credentials.client_key,
-        default_namespace=credentials.namespace,
+def _build_session(credentials: Credentials, on_list: Callable[[], None]) -> aiohttp.ClientSession:
+    """Connections for kopf, which themselves tell of lists: one that came back empty makes no event."""
+
+    async def note_list(_: aiohttp.ClientSession, __: object, done: aiohttp.TraceRequestEndParams) -> None:
+        is_collection = done.url.path.rsplit("/", 1)[-1] in _COLLECTIONS
+        if is_collection and "watch" not in done.url.query and done.response.status == 200:
+            on_list()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(note_list)
+    token = credentials.bearer()
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=credentials.tls(), limit=0),
+        headers={"User-Agent": "tandem-operator", **({"Authorization": f"Bearer {token}"} if token else {})},
+        trace_configs=[trace],
     )
 
 
@@ -129,7 +147,11 @@ async def stream_events(
     on_signal: Callable[[], None],
     stop: asyncio.Event,
 ) -> None:
-    """Runs kopf until `stop` is set. `namespaces` empty means all; SIGTERM and SIGINT call `on_signal`."""
+    """Runs kopf until `stop` is set. `namespaces` empty means all; SIGTERM and SIGINT call `on_signal`.
+
+    Raises:
+        ConfigurationError: nothing can listen at `liveness_url`.
+    """
     asyncio.get_running_loop().set_exception_handler(_pass_over_abandoned_streams)
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
@@ -144,7 +166,10 @@ async def stream_events(
     # Taken back from kopf: the lease must be released before kopf takes its way out, which may last seconds.
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    await kopf.run_tasks(tasks, ignored=others)
+    try:
+        await kopf.run_tasks(tasks, ignored=others)
+    except OSError as error:  # of the one listener that kopf has
+        raise ConfigurationError(f"{liveness_url}: {error.strerror}; set --health-host and --health-port") from None
 
 
 def _pass_over_abandoned_streams(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -24,9 +24,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """kopf tells each attempt of each stream as an error, dozens a second, while one line of ours says it all."""
+    return not (record.name.startswith("kopf.") and record.getMessage().startswith("Request attempt #"))
+
+
 def configure_logging(level: str) -> None:
     """Sends all logs to stderr; libraries are heard from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    if level != "debug":
+        handler.addFilter(is_worth_a_line)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("tandem_operator").setLevel(level.upper())

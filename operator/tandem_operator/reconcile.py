@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -71,12 +71,17 @@ class Reconciler:
         self._secrets.clear()
 
     async def _converge(self, fleet: Fleet) -> tuple[Snapshot, Refusal | None]:
-        """Acts until the plan is empty. Returns the last snapshot, and what the API server refused for good."""
+        """Acts until the plan holds nothing new. Returns the last snapshot, and what the API server refused for good.
+
+        What is planned a second time was done, and its outcome is not seen yet: the watch will bring it.
+        """
+        taken: list[Action] = []
         for _ in range(_ROUNDS):
             snapshot = await self._observe(fleet)
-            actions = plan_fleet(snapshot)
+            actions = [action for action in plan_fleet(snapshot) if action not in taken]
             if not actions:
                 return snapshot, None
+            taken += actions
             refusal = await self._act_all(fleet, actions)
             if refusal:
                 return await self._observe(fleet), refusal
@@ -90,7 +95,7 @@ class Reconciler:
             fleet, self.store, self.defaults, (keys, secret), self.routers(fleet.uid), self.scaling(fleet.uid)
         )
 
-    async def _act_all(self, fleet: Fleet, actions: tuple[Action, ...]) -> Refusal | None:
+    async def _act_all(self, fleet: Fleet, actions: Sequence[Action]) -> Refusal | None:
         """Marks who leaves, creates and changes, then deletes: what serves goes last, and only if all went well.
 
         Every action is tried: what one child is refused says nothing about the next.

@@ -57,11 +57,9 @@ class Sweeper:
         """A kind of which sweeps find news, and events bring none."""
         return self._watches.find_stale()
 
-    def note_event(self, kind: Kind, event_type: str | None, obj: Manifest) -> None:
-        """An event came. A type of None means that kopf listed anew, and may have lost deletions."""
+    def note_event(self, kind: Kind, obj: Manifest) -> None:
+        """An event came."""
         self._watches.note_event(kind, obj)
-        if event_type is None:
-            self.ask()
 
     def ask(self) -> None:
         """Wants a sweep soon; many wishes make one sweep."""

@@ -51,6 +51,15 @@ class PrefillStage:
             lambda *_: None,
         )
 
+    @property
+    def running_tokens(self) -> float:
+        """Prompt tokens in the batches that run."""
+        return float(sum(self._new[request] for one in self.pool.ready for request in one.engine.batch))
+
+    def set_prompt(self, request: int, new: int, cached: int) -> None:
+        """What a request, not yet here, has to compute: another number than the workload said, by another cache."""
+        self._new[request], self._square[request] = new, float(new) * (new + 2.0 * cached)
+
     def arrive(self, now_s: float, request: int) -> None:
         """A request comes, or comes back after a failure."""
         worker = self._take_idle()

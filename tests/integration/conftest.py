@@ -34,7 +34,8 @@ def cluster_programs() -> None:
 @pytest.fixture(scope="session")
 def light_cluster(cluster_programs: None) -> Iterator[Cluster]:
     """A real control plane with three KWOK nodes, which pretend to run pods."""
-    with ephemeral_cluster(ClusterSpec(name=f"test-light-{os.getpid()}", kwok_nodes=3)) as cluster:
+    spec = ClusterSpec(name=f"test-light-{os.getpid()}", kwok_nodes=3, audit_log=True)
+    with ephemeral_cluster(spec) as cluster:
         yield cluster
 
 

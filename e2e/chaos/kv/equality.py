@@ -37,7 +37,8 @@ def split_over_ranks(stage: Stage) -> Outcome:
         equal = sum(text == each.truth for text, each in zip(texts, questions, strict=True))
         remote = decoder.stats()["remote_tokens"] - before["remote_tokens"]
         recomputed += decoder.stats()["recomputed_tokens"] - before["recomputed_tokens"]
-        notes.append(f"{name}: {equal} of {len(questions)} equal, {remote} tokens from remote")
+        reasons = sorted(Counter(decoder.stats()["failures"]) - Counter(before["failures"]))
+        notes.append(", ".join([f"{name}: {equal} of {len(questions)} equal, {remote} tokens from remote", *reasons]))
         if equal < len(questions) or remote != sum(_SPLIT_LENGTHS):
             misses.append(f"{name}: not equal, or not from remote")
     for engine in (two_prefill, two_decode):

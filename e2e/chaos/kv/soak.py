@@ -31,8 +31,9 @@ def soak(stage: Stage, requests: int) -> Outcome:
     misses = [f"{different} outputs differ"] if different else []
     notes = []
     for name, engine in engines.items():
-        files, mib = (now - then for now, then in zip(_footprint(engine), before[name], strict=True))
-        notes.append(f"{name} {mib:+.0f} MiB {files:+.0f} files")
+        open_files, resident_mib = _footprint(engine)
+        files, mib = open_files - before[name][0], resident_mib - before[name][1]
+        notes.append(f"{name} {resident_mib:.0f} MiB ({mib:+.1f}), {open_files:.0f} files ({files:+.0f})")
         if (mib > _MAX_GROWTH_MIB and name != "plain") or files > _MAX_MORE_FILES:
             misses.append(f"{name} grew: {mib:.0f} MiB, {files:.0f} files")
     return Outcome("; ".join(notes), time.monotonic() - started_s, 0, different == 0, misses)

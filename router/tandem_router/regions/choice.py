@@ -1,7 +1,10 @@
-"""Which region serves a request: residency first, then home while it meets the target, then the best peer.
+"""Which region serves a request: residency first, then home while it is content, then whoever is best by a margin.
 
-DESIGN §12. Every term is seconds: what a request would wait there, the round trip, a margin against flapping, and the
-price of a region as the wait that it is worth. Capacity is normalised: a queue counts by the time its workers need.
+DESIGN §12, but for one thing that was measured (`make bench-regions`): a home that keeps requests until it would miss
+their target has a worse tail than one that gives them away early, so home is content only within a tenth of it.
+
+Every term is seconds: what a request would wait there, the round trip, a margin against flapping, and the price of a
+region as the wait that it is worth. Capacity is normalised: a queue counts by the time its workers need.
 """
 
 from collections.abc import Sequence
@@ -15,12 +18,14 @@ class SpillRules:
     """How readily a request leaves home.
 
     Attributes:
+        content_share: home serves without a look at peers while its prediction stays within this share of the target.
         margin_s: a peer must be better by so much, beside the round trip.
         stay_ratio: share of the margin that is enough once requests are leaving already (hysteresis).
         price_s: what a price weight above the cheapest peer's is worth in waiting.
     """
 
-    margin_s: float = 0.1
+    content_share: float = 0.1
+    margin_s: float = 0.05
     stay_ratio: float = 0.5
     price_s: float = 0.5
 
@@ -97,8 +102,8 @@ def decide_region(
     if home.accepts <= 0.0 or not home.load.can_serve:
         return _elsewhere(ask, reachable, rules, "home_cannot_serve", home)
     home_s = home.ttft_s(ask.tokens)
-    if home_s <= ask.target_s and home.load.has_room(home.sent):
-        return RegionChoice(home.name, "home_meets_target", {home.name: home_s})
+    if home_s <= rules.content_share * ask.target_s and home.load.has_room(home.sent):
+        return RegionChoice(home.name, "home_is_content", {home.name: home_s})
     if not ask.may_spill:
         return RegionChoice(home.name, "no_spill_budget", {home.name: home_s})
     return _spill(ask, home, home_s, reachable, rules.margin_s * (rules.stay_ratio if leaning else 1.0), rules)

@@ -16,6 +16,7 @@ import httpx
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BLOCK_TOKENS = 32
+NIXL = [os.environ["TANDEM_NIXL_DIR"]] if "TANDEM_NIXL_DIR" in os.environ else []  # beside the environment with vLLM
 # In bf16 one engine alone disagrees with itself on 10 of 40 prompts when a prefix comes from its own cache, because the
 # rounding of another batch shape flips near ties of a random model. In float32: 0 of 40. So equality is exact here.
 DTYPE, DTYPE_BYTES = "float32", 4
@@ -134,7 +135,7 @@ def make_tiny_model(python: str, directory: Path) -> Path:
 def build_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "workers"), str(REPOSITORY / "operator")]),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "workers"), str(REPOSITORY / "operator"), *NIXL]),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

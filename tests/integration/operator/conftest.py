@@ -87,20 +87,22 @@ class OperatorProcess:
     """One replica."""
 
     command: list[str]
-    health_port: int
-    metrics_port: int
     log: Path
+    health_port: int = 0
+    metrics_port: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self.start()
 
     def start(self) -> None:
-        """Starts the process, also again after `stop`."""
+        """Starts the process, also again after `stop`: on other ports, for others take what was given back."""
+        self.health_port, self.metrics_port = free_port(), free_port()
+        ports = ["--health-port", str(self.health_port), "--metrics-port", str(self.metrics_port)]
         environment = {k: v for k, v in os.environ.items() if k != "KUBECONFIG"} | {"POD_NAME": self.log.stem}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.command, stdout=out, stderr=out, env=environment, start_new_session=True
+                [*self.command, *ports], stdout=out, stderr=out, env=environment, start_new_session=True
             )
 
     def stop(self, number: int = signal.SIGTERM) -> float:
@@ -162,11 +164,9 @@ class Installation:
     def replica(self, *flags: str, wait: bool = True) -> Iterator[OperatorProcess]:
         """A running replica; by default one that leads."""
         self.count += 1
-        health, metrics = free_port(), free_port()
         command = [sys.executable, "-m", "tandem_operator", "--kubeconfig", str(self.kubeconfig)]
         command += ["--namespaces", self.namespace, "--namespace", self.home, "--health-host", "127.0.0.1"]
-        command += ["--health-port", str(health), "--metrics-port", str(metrics), *flags]
-        operator = OperatorProcess(command, health, metrics, self.folder / f"operator-{self.count}.log")
+        operator = OperatorProcess([*command, *flags], self.folder / f"operator-{self.count}.log")
         try:
             if wait:
                 wait_until(operator.is_leading, 25, lambda: operator.log.read_text()[-2000:])

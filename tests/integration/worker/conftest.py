@@ -18,7 +18,9 @@ import httpx
 import pytest
 
 REPOSITORY = Path(__file__).parents[3]
-CODE = os.pathsep.join(str(REPOSITORY / folder) for folder in ("operator", "workers"))
+# NIXL is no part of the environment with vLLM; where it lies beside it, workers may use it.
+NIXL = [os.environ["TANDEM_NIXL_DIR"]] if "TANDEM_NIXL_DIR" in os.environ else []
+CODE = os.pathsep.join([*(str(REPOSITORY / folder) for folder in ("operator", "workers")), *NIXL])
 TOKEN = "aW50ZWdyYXRpb24gdGVzdHMgb2YgdGhlIHdvcmtlcg"
 START_TIMEOUT_S = 600.0  # a quiet machine takes 25 s, two cores at a load of 23 have taken 250
 

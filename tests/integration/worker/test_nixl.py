@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from integration.worker.conftest import Start, WorkerProcess
+from integration.worker.conftest import CODE, Start, WorkerProcess
 from integration.worker.test_vllm_worker import LENGTHS, PREFILL, make_prompt, text_of, wait_until
 
 from tandem_api.worker import WorkerState
@@ -28,8 +28,9 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def fleet(worker_python: str, start_worker: Start) -> Fleet:
-    if subprocess.run([worker_python, "-c", "import nixl"], capture_output=True, check=False).returncode:
-        pytest.skip("NIXL is not installed beside vLLM: see requirements-nixl.txt in bench/kv")
+    look = [worker_python, "-c", "import nixl"]
+    if subprocess.run(look, env={"PYTHONPATH": CODE}, capture_output=True, check=False).returncode:
+        pytest.skip("NIXL is not installed: `make test-long` puts it beside vLLM and sets TANDEM_NIXL_DIR")
     fleet = Fleet(
         start_worker("prefill", connector="nixl"), start_worker("decode", connector="nixl"), start_worker("mixed")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tandem_operator import crdgen, rbac
 from tandem_operator.app import _raise_first, main
 from tandem_operator.credentials import load_credentials
 from tandem_operator.errors import ConfigurationError
+from tandem_operator.logs import is_worth_a_line
 from tandem_operator.settings import read_settings
 
 
@@ -137,3 +139,16 @@ async def test_a_wrong_key_is_told_in_a_sentence_although_a_task_group_wraps_it(
     await asyncio.wait([task])
     with pytest.raises(ConfigurationError, match="holds no key"):
         await _raise_first(task)
+
+
+@pytest.mark.parametrize(
+    ("logger", "message", "want"),
+    [
+        ("kopf._cogs.clients.watching", "Request attempt #3 failed; will retry: GET https://…", False),
+        ("kopf._core.reactor", "Watcher for pods.v1 has failed: forbidden", True),
+        ("tandem_operator.lease", "Request attempt #3 failed", True),
+    ],
+)
+def test_the_attempts_of_a_library_are_not_told_one_by_one(logger: str, message: str, want: bool) -> None:
+    record = logging.LogRecord(logger, logging.ERROR, "", 0, message, (), None)
+    assert is_worth_a_line(record) is want

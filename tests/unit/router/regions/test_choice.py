@@ -28,9 +28,15 @@ def peer(name="us", load=IDLE, rtt_s=0.1, **fields):
     return RegionView(name, load, rtt_s, **fields)
 
 
-def test_home_serves_while_it_meets_the_target_also_when_a_peer_would_be_faster():
-    choice = choose(ASK, home(replace(IDLE, queued_tokens=20_000.0)), peer())
-    assert (choice.region, choice.reason) == ("eu", "home_meets_target")
+def test_home_serves_while_it_is_content_also_when_a_peer_would_be_faster():
+    relaxed = replace(ASK, target_s=10.0)
+    choice = choose(relaxed, home(replace(IDLE, queued_tokens=20_000.0)), peer(rtt_s=0.01))
+    assert (choice.region, choice.reason) == ("eu", "home_is_content")
+
+
+def test_home_serves_while_no_peer_is_better_by_the_way_and_the_margin():
+    choice = choose(ASK, home(replace(IDLE, queued_tokens=4_000.0)), peer())
+    assert (choice.region, choice.reason) == ("eu", "not_worth_the_way")
 
 
 def test_an_overloaded_home_gives_to_the_best_peer():
