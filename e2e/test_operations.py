@@ -15,6 +15,7 @@ from fleets import Fleets, build_sim_fleet
 
 pytestmark = pytest.mark.timeout(300)
 
+GATED = {"name": "gated", "source": "hf://nobody/gated", "tokenSecret": {"name": "absent", "key": "token"}}
 SIXTEEN_GPUS = {"replicas": 1, "parallelism": {"tensor": 16}, "resources": {"gpu": 16}}  # a node has eight
 
 
@@ -110,6 +111,7 @@ def test_what_cannot_work_is_refused_at_admission(fleets: Fleets, change: dict[s
     [
         ({"engine": {"type": "sim", "workerImage": "nobody/nothing:1"}}, "ImageUnavailable"),
         (dict.fromkeys(("prefill", "decode"), SIXTEEN_GPUS), "InsufficientGPU"),
+        ({"model": GATED}, "SecretMissing"),
     ],
 )
 def test_a_bad_change_is_named_and_what_serves_is_untouched(
@@ -120,7 +122,9 @@ def test_a_bad_change_is_named_and_what_serves_is_untouched(
     fleets.apply(build_sim_fleet(name))
     fleets.wait_ready(name)
     serving = {pod.metadata.name for pod in fleets.pods(name)}
-    fleets.apply(build_sim_fleet(name, **change))
+    changed = build_sim_fleet(name, **change)
+    changed["spec"]["model"]["servedName"] = name
+    fleets.apply(changed)
     condition = fleets.wait_condition(name, "DecodeReady", reason)
     assert condition["status"] == "False"
     assert serving <= {pod.metadata.name for pod in fleets.pods(name)}

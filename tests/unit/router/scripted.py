@@ -5,7 +5,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -397,12 +397,18 @@ async def read_answer(reader: asyncio.StreamReader, *, is_head: bool = False) ->
     return RawAnswer(status, headers, bytes(body), is_whole)
 
 
-@asynccontextmanager
-async def connected(
+def connected(
     bench: Bench, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A raw connection to the router."""
-    host, port = bench.router.address, bench.router.port
+    return connected_to(bench.router.port, bench.router.address, tls)
+
+
+@asynccontextmanager
+async def connected_to(
+    port: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A raw connection to a port on loopback."""
     reader, writer = await asyncio.open_connection(host, port, limit=1 << 24, ssl=tls)
     try:
         yield reader, writer

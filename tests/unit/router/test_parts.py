@@ -13,7 +13,7 @@ from tandem_router.discovery.last_good import read_last_good, write_last_good
 from tandem_router.discovery.objects import build_snapshot, parse_fleet, parse_pod
 from tandem_router.discovery.static_file import StaticFileError, load_static
 from tandem_router.errors import ModelNotFoundError, OverloadedError, UnavailableError
-from tandem_router.fleets import Capacity, Catalog
+from tandem_router.fleets import PREFILL_WINDOW_TOKENS, Capacity, Catalog, Worker
 from tandem_router.internal import build_report
 from tandem_router.keys import KeyFileError, KeyRing
 from tandem_router.settings import parse_settings
@@ -361,3 +361,49 @@ async def test_retry_after_follows_the_drain_rate():
 def test_reports_are_json(tmp_path):
     catalog = Catalog(Capacity())
     assert json.loads(build_report(catalog, "r", 0.0).model_dump_json())["synced"] is False
+
+
+async def test_a_higher_class_takes_the_place_of_a_lower_one_in_a_full_queue():
+    queue = AdmissionQueue(QueueLimits(1))
+    low = entry(queue, lambda: None, 1.0, tenant="a", priority=-1)
+    await asyncio.sleep(0)
+    high = entry(queue, lambda: None, 1.0, tenant="b")
+    with pytest.raises(OverloadedError, match="took its place"):
+        await low
+    refused = entry(queue, lambda: None, 1.0, tenant="c", priority=-1)
+    with pytest.raises(OverloadedError, match="Too many"):
+        await refused
+    high.cancel()
+
+
+async def test_the_queue_is_bounded_in_tokens_but_one_prompt_may_always_wait():
+    queue = AdmissionQueue(QueueLimits(10, 1000))
+    tickets = [Ticket()]
+    huge = entry(queue, lambda: tickets.pop() if tickets[1:] else None, 1.0, tokens=5000)
+    await asyncio.sleep(0)
+    assert len(queue) == 1
+    with pytest.raises(OverloadedError):
+        await entry(queue, lambda: None, 1.0, tokens=10)
+    huge.cancel()
+
+
+def test_a_prefill_worker_gets_a_step_ahead_and_no_more():
+    one = Worker(worker("p", role="prefill"), 1, 256)
+    claims = []
+    while one.has_slot:
+        claims.append(Claim(one, 4000, lambda: None))
+    assert PREFILL_WINDOW_TOKENS <= one.claimed_tokens < PREFILL_WINDOW_TOKENS + 4000
+    decode = Worker(worker("d", role="decode"), 2, 256)
+    Claim(decode, 1_000_000, lambda: None)
+    assert decode.has_slot
+
+
+def test_slots_that_peers_own_are_not_ours():
+    one = Worker(worker(), 1, 8)
+    one.allotted = 2
+    Claim(one, 1, lambda: None)
+    one.peer_running = 5
+    assert one.has_slot
+    assert one.running == 6
+    Claim(one, 1, lambda: None)
+    assert not one.has_slot
