@@ -127,6 +127,7 @@ def build_controller_manager_command(run: RunFolder, spec: ClusterSpec, keys: Ke
         "--concurrent-deployment-syncs=20",
         "--concurrent-replicaset-syncs=20",
         "--concurrent-gc-syncs=40",
+        "--horizontal-pod-autoscaler-sync-period=2s",
         *([NO_ENDPOINTS] if spec.process_nodes else []),
     ]
 
