@@ -15,6 +15,7 @@ OFFLOADING, OFFLOADING_MODULE = "OffloadingConnector", "tandem_worker.kv_offload
 HOST_SPECS_MODULE = "tandem_worker.kv_offload.host"
 BESIDE = "MultiConnector"
 NCCL_CHUNK_BYTES = 32 << 20  # two round trips between the workers go with each chunk
+_CPU_NIXL = {"num_threads": 0}  # vLLM's four are for many NICs, and spin on the few cores of a CPU engine
 
 Config = dict[str, Any]
 
@@ -92,9 +93,7 @@ def _nixl(settings: Settings, transfer: KVTransferConfig, *, is_cpu: bool) -> Co
         "kv_buffer_device": "cpu" if is_cpu else "cuda",
         "kv_connector_extra_config": {
             "kv_lease_duration": ceil(transfer.lease_s),
-            **(
-                {"num_threads": 0} if is_cpu else {}
-            ),  # vLLM's four, for many NICs, spin on the few cores of a CPU engine
+            **(_CPU_NIXL if is_cpu else {}),
             "tandem": {
                 "fleet": settings.config.fleet,
                 "keys_dir": str(settings.keys_dir),
