@@ -120,8 +120,12 @@ bench: bench-operator bench-kv bench-router bench-gateway bench-regions bench-au
 chaos-kv: env ## Hurt KV transfer between real engines in every way, as a table that fails on a miss.
 	@$(with_nixl) && PYTHONPATH=tests $(VENV)/python -m chaos.kv && PYTHONPATH=tests $(VENV)/python -m chaos.kv --nixl
 
+.PHONY: chaos-router
+chaos-router: env ## 10,000 requests while half of either pool dies, hangs, resets or answers garbage, as a table that fails on a miss.
+	@PYTHONPATH=tests $(VENV)/python -m chaos.router
+
 .PHONY: chaos
-chaos: chaos-kv ## All fault suites.
+chaos: chaos-kv chaos-router ## All fault suites.
 
 .PHONY: clean
 clean: ## Remove this checkout's environment and tool caches (the shared cache stays).

@@ -98,7 +98,10 @@ class Call:
 
     async def _attempt_all(self) -> Outcome:
         failure: LegError | None = None
+        self._order.fleet.retry_budget.earn()
         for _ in range(self._serving.rules.retries + 1):
+            if failure is not None and not self._may_retry():
+                break
             try:
                 placement = await self._admit()
             except UpstreamFailedError:
@@ -129,6 +132,12 @@ class Call:
         self._queued_s += waited_s
         self._ledger.observe("queue", waited_s)
         return placement
+
+    def _may_retry(self) -> bool:
+        is_granted = self._order.fleet.retry_budget.spend(self._clock())
+        if not is_granted:
+            self._ledger.count_retry("over_budget")
+        return is_granted
 
     def _charge(self, failure: LegError, leg: str) -> None:
         """Hold a failed leg against its own worker, and no other."""
@@ -174,7 +183,7 @@ class Call:
         order, serving = self._order, self._serving
         policy = order.fleet.spec.on_prefill_failure
         claim = None
-        if policy != "Local" and tries <= serving.rules.retries:
+        if policy != "Local" and tries <= serving.rules.retries and self._may_retry():
             claim = serving.placer.replace_prefill(order.fleet, self._errand, placement.revision, self._clock())
         if claim is None and policy == "Fail":
             raise UpstreamFailedError("Prefill failed, and kvTransfer.onPrefillFailure is Fail.", code="prefill_failed")

@@ -12,6 +12,7 @@ from tandem_router.policy.ejection import Ejection
 from tandem_router.policy.hit_trust import HitTrust
 from tandem_router.policy.learned import WorkerFits
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
+from tandem_router.policy.retry_budget import RetryBudget
 from tandem_router.policy.revisions import Readiness
 from tandem_router.policy.token_ratio import TokenRatio
 from tandem_router.recent import RecentWindow
@@ -198,6 +199,7 @@ class Fleet:
         self.workers: dict[str, Worker] = {}  # by uid
         self.queue: AdmissionQueue[Placement] = AdmissionQueue(capacity.queue)
         self.token_ratio = TokenRatio()
+        self.retry_budget = RetryBudget()
         self.index_seed = seed_of(spec.uid)
         self.remote_prefills = 0
         self.local_prefills = 0

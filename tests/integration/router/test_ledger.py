@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import pytest
 from unit.router.scripted import (
     Engine,
     answer,
@@ -17,6 +18,9 @@ from unit.router.scripted import (
     refuse,
     running,
 )
+
+from chaos.router.faults import FAULTS
+from chaos.router.ledger import run_fault, run_gone_on
 
 REQUESTS = 1000
 CONCURRENCY = 32
@@ -66,7 +70,7 @@ async def test_a_thousand_requests_over_failing_workers_end_once_each(tmp_path):
     for engine in engines:
         engine.state["slots"] = 64
     ends: dict[str, int] = {}
-    async with running(tmp_path, engines, prefill_timeout_s=0.1, first_byte_timeout_s=0.15) as bench:
+    async with running(tmp_path, engines, prefill_timeout_s=0.3, first_byte_timeout_s=0.5) as bench:
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def run() -> None:
@@ -86,3 +90,15 @@ async def test_a_thousand_requests_over_failing_workers_end_once_each(tmp_path):
         assert served >= 0.999 * REQUESTS, message  # what fails before the first byte is served elsewhere
         bench.assert_idle()
         assert len(bench.router.catalog.names["m"].queue) == 0
+
+
+@pytest.mark.parametrize("name", ["closes without a word", "hangs", "answers what is not HTTP"])
+async def test_half_of_either_pool_may_fail_and_every_request_is_answered(tmp_path, name):
+    fault = next(one for one in FAULTS if one.name == name)
+    row = await run_fault(fault, tmp_path, 120, random.Random(name))
+    assert row.misses == [], row.to_markdown()
+
+
+async def test_streams_of_a_failing_half_go_on_elsewhere(tmp_path):
+    row = await run_gone_on(tmp_path, 120, random.Random(1))
+    assert row.misses == [], row.to_markdown()

@@ -50,7 +50,7 @@ def test_clients_work_unchanged(site, check):
     check(site[1].url)
 
 
-def test_structured_output_and_a_forced_tool_call_survive_the_hand_over(site):
+def test_structured_output_survives_the_hand_over(site):
     client = clients.openai_client(site[1].url)
     asked = {"model": "m", "messages": clients.MESSAGES, "max_tokens": 60}
     choice = {"structured_outputs": {"choice": ["Rome", "Oslo"]}}
@@ -58,11 +58,6 @@ def test_structured_output_and_a_forced_tool_call_survive_the_hand_over(site):
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": FINITE}}
     text = client.chat.completions.create(**asked, response_format=form).choices[0].message.content
     assert FITTING.match(text), text  # a model of random weights never tires of white space
-    tool = {"type": "function", "function": {"name": "weather", "parameters": FINITE}}
-    forced = {"type": "function", "function": {"name": "weather"}}
-    call = client.chat.completions.create(**asked, tools=[tool], tool_choice=forced).choices[0].message.tool_calls[0]
-    assert call.function.name == "weather"
-    assert FITTING.match(call.function.arguments), call.function.arguments
 
 
 def test_requests_were_split(site):
@@ -73,7 +68,7 @@ def test_requests_were_split(site):
 def test_an_answer_goes_on_elsewhere_with_the_very_tokens_that_were_left(site, path):
     workers, router = site
     ask = {"messages": clients.MESSAGES} if "chat" in path else {"prompt": clients.QUESTION}
-    body = {"model": "m", "max_tokens": 200, "temperature": 0, "ignore_eos": True, "stream": True, **ask}
+    body = {"model": "m", "max_tokens": 100, "temperature": 0, "ignore_eos": True, "stream": True, **ask}
     undisturbed, _ = read_stream(router, path, body, lambda _: None)
     broken, served_by = read_stream(router, path, body, lambda name: workers.kill(name.split(",")[-1]))
     router.wait_for_workers(2)
@@ -85,7 +80,7 @@ def test_an_answer_goes_on_elsewhere_with_the_very_tokens_that_were_left(site, p
 
 def read_stream(router, path, body, on_tenth):
     """The text of one streamed answer; `on_tenth` is called with the workers' names after its tenth event."""
-    connection = http.client.HTTPConnection("127.0.0.1", router.port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", router.port, timeout=300)
     connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
     answer = connection.getresponse()
     assert answer.status == 200, answer.read()
