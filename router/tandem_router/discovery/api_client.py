@@ -73,7 +73,7 @@ class ApiClient:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ApiMisconfiguredError(f"{url!r} is no URL of an API server: give https://HOST:PORT")
         tls = build_tls(credentials.directory / "ca.crt") if parts.scheme == "https" else None
-        self._endpoint = Endpoint(parts.hostname, parts.port or (443 if tls else 80))
+        self._endpoint = Endpoint(parts.hostname, parts.port or (443 if tls else 80), is_tls=tls is not None)
         self._credentials = credentials
         self._pool = UpstreamPool(loop, tls, connect_timeout_s=5.0)
 
