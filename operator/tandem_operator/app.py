@@ -69,7 +69,7 @@ class Operator:
         self._gained, self._stopping = asyncio.Event(), asyncio.Event()
         self._queue: WorkQueue[Key] = WorkQueue(lambda: random.uniform(0.8, 1.2))  # noqa: S311
         self._control = Control(self._queue, self._tenure, self._metrics, settings.serves, time.monotonic)
-        self._store = Store(self._control.enqueue)
+        self._store = Store(self._control.enqueue, self._control.enqueue_soon)
         self._sweeper = Sweeper(self._cluster, self._store, self._scopes(), self._metrics, time.monotonic)
         self._routers = Routers(self._store, self._home, self._control.enqueue, lambda: is_settled(self._store))
         self._autoscaler = Autoscaler(

@@ -16,6 +16,7 @@ from tandem_operator.workqueue import WorkQueue
 
 WORKERS = 8
 RESYNC_S = 600.0
+CROWD_S = 0.1
 _STUCK_S = 180.0
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,11 @@ class Control:
         if self._serves(key.namespace):
             self._queue.add(key)
             self._metrics.queue_depth.set(self._queue.depth)
+
+    def enqueue_soon(self, key: Key) -> None:
+        """Wants it a moment later, so that the pods of a whole pool make one reconciliation."""
+        if self._serves(key.namespace):
+            self._queue.add_after(key, CROWD_S)
 
     def enqueue_all(self, store: Store) -> None:
         """Wants every fleet to be reconciled."""

@@ -37,12 +37,17 @@ class Swept:
 
 
 class Store:
-    """Objects of all watched kinds. `changed` is called with the fleet of each object that changes."""
+    """Objects of all watched kinds.
 
-    def __init__(self, changed: Callable[[Key], None]) -> None:
+    Args:
+        changed: called with the fleet of each object that changes.
+        crowded: called in its place for pods, which come in crowds and change often: it may take its time.
+    """
+
+    def __init__(self, changed: Callable[[Key], None], crowded: Callable[[Key], None] | None = None) -> None:
         self._shelves: dict[Kind, _Shelf] = defaultdict(_Shelf)
         self._graves: OrderedDict[str, None] = OrderedDict()  # uids
-        self._changed = changed
+        self._changed, self._crowded = changed, crowded or changed
 
     def upsert(self, kind: Kind, obj: Manifest) -> bool:
         """Takes in an object unless a newer one of its name, or its deletion, is known. True when it was news."""
@@ -57,7 +62,7 @@ class Store:
         key = fleet_of(kind, kept)
         if key:
             shelf.by_fleet[key][kept["metadata"]["name"]] = kept
-            self._changed(key)
+            self._tell(kind, key)
         return True
 
     def remove(self, kind: Kind, obj: Manifest) -> bool:
@@ -74,7 +79,7 @@ class Store:
         self._unindex(kind, known)
         key = fleet_of(kind, known)
         if key:
-            self._changed(key)
+            self._tell(kind, key)
         return True
 
     def sweep(self, kind: Kind, listed: Iterable[Manifest], version: int, namespace: str | None) -> Swept:
@@ -113,6 +118,9 @@ class Store:
     def fleets(self) -> list[Key]:
         """Every fleet."""
         return [Key(*name) for name in self._shelves[INFERENCE_DEPLOYMENT].objects]
+
+    def _tell(self, kind: Kind, key: Key) -> None:
+        (self._crowded if kind == POD else self._changed)(key)
 
     def _unindex(self, kind: Kind, obj: Manifest) -> None:
         key = fleet_of(kind, obj)

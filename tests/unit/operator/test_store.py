@@ -93,6 +93,17 @@ def test_pods_are_kept_without_their_spec_and_others_with_their_kind() -> None:
     assert "managedFields" not in kept["metadata"]
 
 
+def test_pods_come_in_crowds_and_are_told_of_apart() -> None:
+    changed: list[Key] = []
+    crowded: list[Key] = []
+    store = Store(changed.append, crowded.append)
+    store.upsert(POD, make("p", 1))
+    store.remove(POD, make("p", 2))
+    assert (changed, crowded) == ([], [FLEET, FLEET])
+    store.upsert(DEPLOYMENT, make("d", 1))
+    assert (changed, crowded) == ([FLEET], [FLEET, FLEET])
+
+
 def test_events_put_in_and_take_out() -> None:
     store, _ = recorded()
     take_event(store, DEPLOYMENT, "ADDED", make("d", 1))
