@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,6 +25,11 @@ def build_sim_fleet(name: str, **spec: Any) -> dict[str, Any]:
     manifest["spec"].update(spec)
     manifest["spec"] = {key: value for key, value in manifest["spec"].items() if value is not None}
     return dict(manifest)
+
+
+def load_example(path: Path) -> dict[str, Any]:
+    """The one manifest of an example, to be changed."""
+    return dict(yaml.safe_load(path.read_text()))
 
 
 class Fleets:
@@ -52,6 +58,14 @@ class Fleets:
         """Until a condition has a reason; returns the condition."""
         fleet = self._wait(name, lambda fleet: condition_of(fleet, kind).get("reason") == reason, timeout_s)
         return condition_of(fleet, kind)
+
+    def wait_rollout(self, name: str, phase: str, timeout_s: float = 180.0) -> dict[str, Any]:
+        """Until `status.rollout.phase` of the newest generation is this."""
+        return self._wait(name, lambda fleet: _phase(fleet) == phase, timeout_s)
+
+    def all_pods(self, name: str) -> list[Any]:
+        """Pods of a fleet, those on their way out included."""
+        return self._objects.fetch_all_pods(f"{labels.FLEET}={name}")
 
     def pods(self, name: str, role: str | None = None) -> list[Any]:
         """Pods of a fleet that are not on their way out."""
@@ -88,3 +102,11 @@ class Fleets:
             assert time.monotonic() < deadline, f"{name} did not get there: {said}"
             time.sleep(POLL_S)
         return fleet
+
+
+def _phase(fleet: dict[str, Any]) -> str | None:
+    status = fleet.get("status") or {}
+    if status.get("observedGeneration") != fleet["metadata"]["generation"]:
+        return None
+    phase: str | None = (status.get("rollout") or {}).get("phase")
+    return phase
