@@ -15,7 +15,7 @@ OFFLOADING, OFFLOADING_MODULE = "OffloadingConnector", "tandem_worker.kv_offload
 HOST_SPECS_MODULE = "tandem_worker.kv_offload.host"
 BESIDE = "MultiConnector"
 NCCL_CHUNK_BYTES = 32 << 20  # two round trips between the workers go with each chunk
-_CPU_NIXL = {"num_threads": 0}  # vLLM's four are for many NICs, and spin on the few cores of a CPU engine
+_CPU_NIXL = {"num_threads": 0}  # vLLM's four are for many NICs; idle they cost a tenth of a core, and these nothing
 
 Config = dict[str, Any]
 
