@@ -37,6 +37,7 @@ class Reason(StrEnum):
     CONFIG_INVALID = "ConfigInvalid"
     WORKER_CRASHING = "WorkerCrashing"
     POD_REJECTED = "PodRejected"
+    LEADER_WORKER_SET_MISSING = "LeaderWorkerSetMissing"
     NAME_TAKEN = "NameTaken"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     PAUSED = "Paused"

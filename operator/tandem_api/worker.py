@@ -102,6 +102,7 @@ class EngineConfig(_Message):
     data_parallel: int = 1
     expert_parallel: bool = False
     context_parallel: int = 1
+    nodes: int = 1  # pods of one worker; each holds an equal part of the ranks
     speculative: SpeculativeConfig | None = None
     lora_max_rank: int | None = None
     lora_max_in_batch: int | None = None

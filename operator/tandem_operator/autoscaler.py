@@ -24,7 +24,7 @@ from tandem_operator.autoscale.settings import Role
 from tandem_operator.cluster import Cluster
 from tandem_operator.demand_reader import DemandReader
 from tandem_operator.errors import ApiError, NotLeader
-from tandem_operator.kinds import DEPLOYMENT, INFERENCE_DEPLOYMENT, POD, WORKER_POOL
+from tandem_operator.kinds import DEPLOYMENT, INFERENCE_DEPLOYMENT, LEADER_WORKER_SET, POD, WORKER_POOL
 from tandem_operator.metrics import Metrics
 from tandem_operator.model import POOL_ROLES, Fleet, Key, Scale
 from tandem_operator.observe import UnreadableSpec, read_fleet
@@ -168,7 +168,7 @@ class Autoscaler:
 
     def _see(self, fleet: Fleet, now_s: float) -> dict[Role, PoolSeen]:
         store, key, now = self._store, fleet.key, datetime.fromtimestamp(now_s, UTC)
-        deployments = list(store.children(DEPLOYMENT, key).values())
+        deployments = [obj for kind in (DEPLOYMENT, LEADER_WORKER_SET) for obj in store.children(kind, key).values()]
         pods = list(store.children(POD, key).values())
         pools = {pool["spec"]["role"]: pool for pool in store.children(WORKER_POOL, key).values()}
         obj = store.get(INFERENCE_DEPLOYMENT, key.namespace, key.name) or {}

@@ -141,7 +141,10 @@ def build_schema(model: type[Resource]) -> Json:
     properties["kind"] = {"type": "string"}
     properties["metadata"] = {"type": "object"}
     root["required"] = ["spec"]
-    root["x-kubernetes-validations"] = [_name_rule(model)]
+    root["x-kubernetes-validations"] = [
+        _name_rule(model),
+        *([_GROUP_NAME_RULE] if model is InferenceDeployment else []),
+    ]
     return root
 
 
@@ -152,6 +155,14 @@ def _name_rule(model: type[Resource]) -> Json:
         f"self.metadata.name.size() <= {limit} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
         f"metadata.name must be a DNS label of at most {limit} characters that starts with a letter: rename it",
     )
+
+
+# LeaderWorkerSets' names travel, with two ordinals and a hash behind them, into labels of at most 63 characters.
+_GROUP_NAME_RULE = cel(
+    "self.metadata.name.size() <= 30 || ((!has(self.spec.decode.nodes) || self.spec.decode.nodes == 1) && "
+    "(!has(self.spec.prefill) || !has(self.spec.prefill.nodes) || self.spec.prefill.nodes == 1))",
+    "metadata.name may have at most 30 characters where nodes is above 1: rename it",
+)
 
 
 def _structural(node: Json, definitions: Json) -> Json:

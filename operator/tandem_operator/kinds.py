@@ -32,6 +32,7 @@ class Kind:
 INFERENCE_DEPLOYMENT = Kind(labels.GROUP, labels.VERSION, "InferenceDeployment", "inferencedeployments")
 WORKER_POOL = Kind(labels.GROUP, labels.VERSION, "WorkerPool", "workerpools")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
+LEADER_WORKER_SET = Kind("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets")
 CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 SERVICE = Kind("", "v1", "Service", "services")
 POD = Kind("", "v1", "Pod", "pods")
@@ -57,6 +58,7 @@ SELECTORS = {
     WORKER_POOL: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     CONTROLLER_REVISION: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     DEPLOYMENT: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
+    LEADER_WORKER_SET: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     SERVICE: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     POD_DISRUPTION_BUDGET: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
     NETWORK_POLICY: f"{labels.MANAGED_BY}={labels.MANAGED_BY_VALUE}",
@@ -74,4 +76,4 @@ def kind_of(manifest: Manifest) -> Kind:
     return _BY_NAME[manifest["kind"]]
 
 
-_BY_NAME = {kind.name: kind for kind in (*WATCHED, SECRET, EVENT, LEASE)}
+_BY_NAME = {kind.name: kind for kind in (*WATCHED, LEADER_WORKER_SET, SECRET, EVENT, LEASE)}

@@ -86,7 +86,7 @@ class Snapshot:
     keys: FleetKeys
     pools: Mapping[str, Manifest] = field(default_factory=dict)  # role → WorkerPool
     revisions: tuple[Manifest, ...] = ()  # ControllerRevisions
-    deployments: tuple[Manifest, ...] = ()
+    deployments: tuple[Manifest, ...] = ()  # and LeaderWorkerSets
     services: Mapping[str, Manifest] = field(default_factory=dict)  # name → object
     budgets: Mapping[str, Manifest] = field(default_factory=dict)
     policies: Mapping[str, Manifest] = field(default_factory=dict)

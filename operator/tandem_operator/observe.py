@@ -9,6 +9,7 @@ from tandem_operator.autoscale.scaler import Said
 from tandem_operator.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    LEADER_WORKER_SET,
     NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -73,7 +74,7 @@ def observe(
     pool_uids = {pool["metadata"]["uid"] for pool in pools}
     by_pool = {
         kind: _owned(store.children(kind, key).values(), pool_uids)
-        for kind in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)
+        for kind in (DEPLOYMENT, LEADER_WORKER_SET, SERVICE, POD_DISRUPTION_BUDGET)
     }
     revisions = _owned(store.children(CONTROLLER_REVISION, key).values(), {fleet.uid})
     policies = _owned(store.children(NETWORK_POLICY, key).values(), {fleet.uid})
@@ -83,7 +84,7 @@ def observe(
         keys=secrets[0],
         pools={pool["spec"]["role"]: pool for pool in pools},
         revisions=tuple(revisions),
-        deployments=tuple(by_pool[DEPLOYMENT]),
+        deployments=(*by_pool[DEPLOYMENT], *by_pool[LEADER_WORKER_SET]),
         services=_by_name(by_pool[SERVICE]),
         budgets=_by_name(by_pool[POD_DISRUPTION_BUDGET]),
         policies=_by_name(policies),

@@ -56,6 +56,8 @@ ACCESS = (
     Access(Scope.FLEET, kinds.WORKER_POOL, ("patch",), "scale"),
     Access(Scope.FLEET, kinds.DEPLOYMENT, (*_WATCH, *_APPLY, "delete")),
     Access(Scope.FLEET, kinds.DEPLOYMENT, ("patch",), "scale"),
+    Access(Scope.FLEET, kinds.LEADER_WORKER_SET, ("list", *_APPLY, "delete")),
+    Access(Scope.FLEET, kinds.LEADER_WORKER_SET, ("patch",), "scale"),
     Access(Scope.FLEET, kinds.CONTROLLER_REVISION, (*_WATCH, *_APPLY, "delete")),
     Access(Scope.FLEET, kinds.POD, (*_WATCH, "patch")),  # patch: which one to delete first
     Access(Scope.FLEET, kinds.SERVICE, (*_WATCH, *_APPLY)),

@@ -11,6 +11,7 @@ from tandem_operator.act import act, describe
 from tandem_operator.autoscale.scaler import Said
 from tandem_operator.cluster import Cluster
 from tandem_operator.errors import Conflict, NotFound, Rejected
+from tandem_operator.groups import are_groups_starting, look_at_groups, uses_groups
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, SECRET, Manifest
 from tandem_operator.model import Action, Apply, Defaults, Delete, Fleet, Key, Mark, RouterView, Snapshot
 from tandem_operator.observe import UnreadableSpec, observe, read_fleet, read_status
@@ -23,6 +24,7 @@ from tandem_operator.status.refusals import explain_refusal
 from tandem_operator.store import Store
 
 _REFUSED_PERIOD = timedelta(seconds=15)  # what the API server refuses may depend on objects that we do not watch
+_GROUPS_PERIOD = timedelta(seconds=2)  # LeaderWorkerSets are not watched
 _ROUNDS = 4  # a pool is born, its children follow, the report is written; more means that something fights us
 
 _log = logging.getLogger(__name__)
@@ -63,7 +65,12 @@ class Reconciler:
         snapshot, refusal = await self._converge(fleet)
         report = build_report(snapshot, self.now(), refusal)
         await write_report(self.cluster, self.store, snapshot, report, self.now())
-        again_at = [report.look_again_at, self.now() + _REFUSED_PERIOD if refusal else None]
+        starting = are_groups_starting(self.store, fleet.key)
+        again_at = [
+            report.look_again_at,
+            self.now() + _REFUSED_PERIOD if refusal else None,
+            self.now() + _GROUPS_PERIOD if starting else None,
+        ]
         return min(filter(None, again_at), default=None)
 
     def forget_secrets(self) -> None:
@@ -90,6 +97,8 @@ class Reconciler:
     async def _observe(self, fleet: Fleet) -> Snapshot:
         assert self.roots is not None, "nothing is reconciled before the lease is held"
         secret = await self._fetch_secret(fleet)
+        if uses_groups(fleet, self.store):
+            await look_at_groups(self.cluster, self.store, fleet.key.namespace)
         keys = derive_fleet_keys(self.roots, fleet.uid)
         return observe(
             fleet, self.store, self.defaults, (keys, secret), self.routers(fleet.uid), self.scaling(fleet.uid)
@@ -113,7 +122,7 @@ class Reconciler:
         _log.info(describe(action), extra={"key": str(fleet.key), "generation": fleet.generation})
         try:
             await act(action, self.cluster, self.store)
-        except (Rejected, Conflict) as error:
+        except (Rejected, Conflict, NotFound) as error:
             refusal = explain_refusal(action, error)
             if refusal is None:
                 raise

@@ -37,6 +37,8 @@ def _check_gpus(spec: InferenceDeploymentSpec) -> Iterator[Problem]:
             )
         if ranks % pool.nodes:
             yield Problem(f"{path}.nodes", f"{ranks} GPUs do not divide among {pool.nodes} nodes; choose a divisor")
+        if pool.nodes > 1 and pool.parallelism.data > 1:
+            yield Problem(f"{path}.parallelism.data", "must be 1 with several nodes; scale replicas instead")
 
 
 def _check_extra_arguments(spec: InferenceDeploymentSpec) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from tandem_api import labels
-from tandem_operator.kinds import Manifest
+from tandem_operator.kinds import LEADER_WORKER_SET, Manifest
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Workers:
 
 
 def read_workers(deployment: Manifest) -> Workers:
-    """Facts of a Deployment that the operator made."""
+    """Facts of a Deployment, or of a LeaderWorkerSet, whose groups are its workers, that the operator made."""
     metadata, status = deployment["metadata"], deployment.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
     marks = metadata["labels"]
+    all_ready = deployment.get("kind") == LEADER_WORKER_SET.name and is_condition_true(deployment, "Available")
     desired = deployment["spec"].get("replicas", 1)
     return Workers(
         name=metadata["name"],
@@ -52,10 +53,10 @@ def read_workers(deployment: Manifest) -> Workers:
         desired=desired,
         ready=status.get("readyReplicas", 0),
         # A template never changes, so that a status of an older generation is wrong about workers that go, at most.
-        available=min(status.get("availableReplicas", 0), desired),
+        available=min(status.get("availableReplicas", status.get("readyReplicas", 0)), desired),
         total=status.get("replicas", 0),
         created=metadata.get("creationTimestamp", ""),
-        has_served=progressing.get("reason") == "NewReplicaSetAvailable",
+        has_served=all_ready or progressing.get("reason") == "NewReplicaSetAvailable",
         is_overdue=progressing.get("reason") == "ProgressDeadlineExceeded",
         is_settled=(
             status.get("observedGeneration", 0) >= metadata.get("generation", 0)
@@ -74,6 +75,13 @@ def read_all(deployments: Sequence[Manifest]) -> tuple[Workers, ...]:
 def of_pool(workers: Sequence[Workers], role: str) -> tuple[Workers, ...]:
     """Those of one pool."""
     return tuple(w for w in workers if w.pool == role)
+
+
+def pod_of(manifest: Manifest) -> Manifest:
+    """The pod template of a Deployment; of a LeaderWorkerSet, that of the leaders."""
+    spec: Manifest = manifest["spec"]
+    pod: Manifest = spec["template"] if "template" in spec else spec["leaderWorkerTemplate"]["leaderTemplate"]
+    return pod
 
 
 def template_of(pod: Manifest) -> str | None:

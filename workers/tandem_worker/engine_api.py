@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 
@@ -27,6 +28,16 @@ class EngineLoad:
     running: int = 0
     waiting: int = 0
     kv_usage: float = 0.0
+
+
+class EngineQuestions(Protocol):
+    """What is asked of an engine."""
+
+    async def is_healthy(self) -> bool: ...
+
+    async def fetch_metrics(self) -> str | None: ...
+
+    async def fetch_inflight(self) -> int | None: ...
 
 
 class EngineApi:

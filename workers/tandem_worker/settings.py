@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tandem_api.conditions import Reason
 from tandem_api.worker import CONFIG_ENV, KEYS_DIR, MODEL_DIR, RUN_DIR, Role, WorkerConfig
 from tandem_worker.errors import WorkerError
+from tandem_worker.group import Place, read_place
 
 POD_IP_ENV = "POD_IP"
 KEYS_DIR_ENV = "TANDEM_KEYS_DIR"
@@ -31,6 +32,7 @@ class Settings:
     keys_dir: Path
     run_dir: Path
     data_dir: Path
+    place: Place | None = None  # of a worker that spans nodes
 
     @property
     def ranks(self) -> int:
@@ -44,12 +46,14 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     Raises:
         WorkerError: InvalidSpec, naming the variable or field and the fix.
     """
+    config = _read_config(environ)
     settings = Settings(
-        config=_read_config(environ),
+        config=config,
         pod_ip=_read_address(environ.get(POD_IP_ENV) or ANY_ADDRESS),
         keys_dir=Path(environ.get(KEYS_DIR_ENV) or KEYS_DIR),
         run_dir=Path(environ.get(RUN_DIR_ENV) or RUN_DIR),
         data_dir=Path(environ.get(DATA_DIR_ENV) or MODEL_DIR),
+        place=read_place(environ, config.engine.nodes),
     )
     if len(str(settings.run_dir)) > UNIX_SOCKET_PATH_BYTES - len("/kv-0.sock"):
         raise _invalid(f"{RUN_DIR_ENV}={settings.run_dir} is too long for a unix socket: use a shorter path")

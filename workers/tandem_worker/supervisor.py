@@ -15,11 +15,12 @@ from tandem_api.worker import WorkerState
 from tandem_worker.admin import Admin
 from tandem_worker.bearer import BearerKeys
 from tandem_worker.drain import DrainLimits, DrainPhase, Remaining, decide_drain
-from tandem_worker.engine_api import EngineApi
+from tandem_worker.engine_api import EngineApi, EngineQuestions
 from tandem_worker.engines.choice import build_engine
 from tandem_worker.engines.engine import count_slots
 from tandem_worker.errors import WorkerError
 from tandem_worker.gate import drain_file
+from tandem_worker.group import Headless
 from tandem_worker.kv_ranks import KVRanks
 from tandem_worker.settings import Settings
 from tandem_worker.vital_signs import Signs, VitalSigns, build_state
@@ -42,12 +43,18 @@ class Supervisor:
         self._keys = BearerKeys(settings.keys_dir)
         self._keys.fetch_current()  # a missing Secret shall be said now, not after the model is loaded
         self._ranks = KVRanks(settings.run_dir, settings.ranks)
-        self._api = EngineApi(session, settings.pod_ip, self._keys, settings.config.http_port)
-        self._signs = VitalSigns(self._api, self._ranks, time.monotonic)
         self._engine = build_engine(settings, self._instance)
+        self._api = self._build_api(session)
+        self._signs = VitalSigns(self._api, self._ranks, time.monotonic)
         self._limits = DrainLimits(race_window_s, settings.config.drain_timeout_s)
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         self._was_ready = False
+
+    def _build_api(self, session: aiohttp.ClientSession) -> EngineQuestions:
+        config, place = self._settings.config, self._settings.place
+        if place is None or place.leads:
+            return EngineApi(session, self._settings.pod_ip, self._keys, config.http_port)
+        return Headless(session, f"http://{place.leader}:{config.admin_port}", lambda: self._engine.is_alive)
 
     def request_stop(self) -> None:
         """Drain and end. Asked a second time: end without waiting for streams."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tandem_api.worker import WorkerState
-from tandem_worker.engine_api import EngineApi, EngineLoad, read_load
+from tandem_worker.engine_api import EngineLoad, EngineQuestions, read_load
 from tandem_worker.kv_ranks import KVRanks, KVReport
 from tandem_worker.settings import Settings
 
@@ -37,7 +37,7 @@ class VitalSigns:
         clock: monotonic seconds.
     """
 
-    def __init__(self, engine: EngineApi, ranks: KVRanks, clock: Callable[[], float]) -> None:
+    def __init__(self, engine: EngineQuestions, ranks: KVRanks, clock: Callable[[], float]) -> None:
         self._engine = engine
         self._ranks = ranks
         self._clock = clock

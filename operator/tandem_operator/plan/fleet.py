@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tandem_operator.diff import first_difference
-from tandem_operator.kinds import DEPLOYMENT, WORKER_POOL, Manifest
+from tandem_operator.kinds import WORKER_POOL, Manifest, kind_of
 from tandem_operator.model import Action, Apply, CreatePool, Delete, PoolRole, Scale, Snapshot
 from tandem_operator.plan.drain import find_shrinks, plan_marks
 from tandem_operator.plan.history import decide_templates, plan_history
@@ -14,8 +14,10 @@ from tandem_operator.resources.deployment import build_deployment
 from tandem_operator.resources.disruption_budget import build_disruption_budget
 from tandem_operator.resources.kept_revision import RoleTemplate
 from tandem_operator.resources.keys_secret import build_keys_secret
+from tandem_operator.resources.leader_worker_set import build_leader_worker_set
 from tandem_operator.resources.names import policy_name, pool_name
 from tandem_operator.resources.network_policy import build_network_policy
+from tandem_operator.resources.revisions import pool_of
 from tandem_operator.resources.service import build_service
 from tandem_operator.resources.worker_pool import build_newborn_worker_pool, build_worker_pool
 from tandem_operator.validate import find_problem
@@ -84,11 +86,12 @@ def _wanted_counts(rollout: Rollout) -> dict[str, int]:
 def _plan_target(
     snapshot: Snapshot, rollout: Rollout, role: PoolRole, template: RoleTemplate, count: int
 ) -> Iterator[Action]:
-    """The Deployment of the wanted template: born, repaired, resized."""
+    """The Deployment, or LeaderWorkerSet, of the wanted template: born, repaired, resized."""
     pool, target = snapshot.pools.get(role), rollout.targets[role]
     if pool is None or (target is None and not count and rollout.sizes[role]):
         return
-    rendered = build_deployment(snapshot.fleet, role, pool, template, count)
+    build = build_leader_worker_set if pool_of(snapshot.fleet.spec, role).nodes > 1 else build_deployment
+    rendered = build(snapshot.fleet, role, pool, template, count)
     yield from _plan_apply(rendered, target.manifest if target else None)
 
 
@@ -99,7 +102,8 @@ def _plan_old(rollout: Rollout) -> Iterator[Action]:
         if count != workers.desired:
             share, goal = float(rollout.share), float(rollout.goal)
             reason = f"new workers carry {share:.0%} of the {workers.pool} pool, and may carry {goal:.0%}"
-            yield Scale(workers.manifest["metadata"]["namespace"], workers.name, count, reason, DEPLOYMENT)
+            namespace, kind = workers.manifest["metadata"]["namespace"], kind_of(workers.manifest)
+            yield Scale(namespace, workers.name, count, reason, kind)
 
 
 def _plan_unwanted_pool(snapshot: Snapshot, workers: tuple[Workers, ...]) -> Iterator[Action]:
@@ -121,4 +125,5 @@ def _plan_apply(rendered: Manifest, live: Manifest | None) -> Iterator[Apply]:
 
 
 def _delete_workers(workers: Workers, reason: str) -> Delete:
-    return Delete(DEPLOYMENT, workers.manifest["metadata"]["namespace"], workers.name, workers.uid, reason)
+    namespace = workers.manifest["metadata"]["namespace"]
+    return Delete(kind_of(workers.manifest), namespace, workers.name, workers.uid, reason)

@@ -16,7 +16,7 @@ from tandem_operator.resources.kept_revision import (
 )
 from tandem_operator.resources.names import ENGINE_IMAGE_ANNOTATION, WORKER_IMAGE_ANNOTATION
 from tandem_operator.resources.revisions import kv_revision
-from tandem_operator.views import Workers
+from tandem_operator.views import Workers, pod_of
 
 KEPT = 5
 
@@ -88,5 +88,5 @@ def _adopt(workers: Workers) -> RoleTemplate:
         worker_role=workers.role,
         engine_image=recorded.get(ENGINE_IMAGE_ANNOTATION, ""),
         worker_image=recorded.get(WORKER_IMAGE_ANNOTATION, ""),
-        pod=workers.manifest["spec"]["template"],
+        pod=pod_of(workers.manifest),
     )

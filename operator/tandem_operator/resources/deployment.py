@@ -1,5 +1,7 @@
 """Deployment of one role and one template. Its template never changes: another template is another Deployment."""
 
+from typing import Any
+
 from tandem_api import labels
 from tandem_operator.kinds import DEPLOYMENT, Manifest
 from tandem_operator.model import Fleet, PoolRole
@@ -23,6 +25,24 @@ def build_role_template(fleet: Fleet, role: PoolRole, images: Images) -> RoleTem
 
 def build_deployment(fleet: Fleet, role: PoolRole, pool: Manifest, born: RoleTemplate, replicas: int) -> Manifest:
     """The Deployment of a template, owned by the live WorkerPool `pool`."""
+    metadata = build_workers_metadata(fleet, role, pool, born)
+    selector = {**build_selector(fleet, role), labels.TEMPLATE_REVISION: born.template_revision}
+    return {
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.name,
+        "metadata": metadata,
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": selector},
+            "progressDeadlineSeconds": fleet.spec.rollout.progress_deadline_seconds,
+            "revisionHistoryLimit": 0,
+            "template": born.pod,
+        },
+    }
+
+
+def build_workers_metadata(fleet: Fleet, role: PoolRole, pool: Manifest, born: RoleTemplate) -> dict[str, Any]:
+    """Metadata of what runs the workers of one template: by it they are found again, with what they were born with."""
     revision = born.template_revision
     metadata = build_metadata(fleet, deployment_name(fleet.key.name, role, revision), owned_by_pool(pool), role)
     metadata["labels"] |= {
@@ -34,15 +54,4 @@ def build_deployment(fleet: Fleet, role: PoolRole, pool: Manifest, born: RoleTem
         ENGINE_IMAGE_ANNOTATION: born.engine_image,
         WORKER_IMAGE_ANNOTATION: born.worker_image,
     }
-    return {
-        "apiVersion": DEPLOYMENT.api_version,
-        "kind": DEPLOYMENT.name,
-        "metadata": metadata,
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {**build_selector(fleet, role), labels.TEMPLATE_REVISION: revision}},
-            "progressDeadlineSeconds": fleet.spec.rollout.progress_deadline_seconds,
-            "revisionHistoryLimit": 0,
-            "template": born.pod,
-        },
-    }
+    return metadata

@@ -96,6 +96,7 @@ def _engine(spec: InferenceDeploymentSpec, pool: Pool) -> EngineConfig:
         "data_parallel": parallelism.data,
         "expert_parallel": parallelism.expert,
         "context_parallel": parallelism.context,
+        "nodes": pool.nodes,
         "speculative": _speculative(spec),
         "lora_max_rank": lora.max_rank,
         "lora_max_in_batch": lora.max_in_batch,

@@ -52,6 +52,46 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "model": {"name": "local", "source": "pvc://models/llama/8b"},
         "decode": {"replicas": 1, "parallelism": {"tensor": 2, "pipeline": 2}},
     },
+    "optimised": {
+        "model": {
+            "name": "org/model",
+            "revision": "v2",
+            "adapters": [{"name": "sql", "source": "pvc://adapters/sql"}, {"name": "chat", "source": "hf://org/chat"}],
+            "cache": {"claimName": "weights"},
+        },
+        "engine": {
+            "quantization": "awq_marlin",
+            "speculative": {"method": "eagle3", "tokens": 3, "source": "s3://team-models/head"},
+            "lora": {"maxRank": 32, "maxInBatch": 2},
+        },
+        "prefill": {
+            "parallelism": {"tensor": 4},
+            "engineOverrides": {"prefixCaching": True, "batching": {"chunkedPrefill": True}},
+        },
+        "decode": {
+            "parallelism": {"tensor": 2},
+            "engineOverrides": {"prefixCaching": False, "kvCache": {"memory": "40Gi"}},
+            "podTemplate": {
+                "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+                "affinity": {
+                    "podAntiAffinity": {
+                        "requiredDuringSchedulingIgnoredDuringExecution": [
+                            {"labelSelector": {"matchLabels": {"noisy": "true"}}, "topologyKey": "rack"}
+                        ]
+                    }
+                },
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway"}
+                ],
+                "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "two-gpus"}],
+            },
+        },
+        "kvTransfer": {"locality": {"topologyKey": "topology.kubernetes.io/zone"}},
+    },
+    "multinode": {
+        "model": {"name": "org/model", "source": "oci://registry.example/model:1#weights"},
+        "decode": {"replicas": 2, "nodes": 2, "parallelism": {"tensor": 8, "pipeline": 2}},
+    },
     "simulated": {
         "model": {"name": "tiny", "source": "synthetic://tiny-llama"},
         "engine": {"type": "sim"},

@@ -102,6 +102,7 @@ def parser(worker_python: str) -> dict[str, Any]:
         build_worker("decode", {**COMMON, "speculative": NGRAM}),
         build_worker("mixed", WIDE, ADAPTERS),
         build_worker("mixed", {}),
+        build_worker("mixed", {"nodes": 2, "tensor_parallel": 16}),
     ]
     (report,) = run_in_vllm(worker_python, str(Path(__file__).with_name("vllm_parser_probe.py")), json.dumps(workers))
     return report
@@ -164,6 +165,11 @@ def test_vllms_own_parser_understands_parallelism_drafts_and_adapters(parser: di
         "kv_transfer_config": None,
     }
     assert {name: parser["read"][2][name] for name in expected} == expected
+
+
+def test_vllms_own_parser_understands_the_place_of_a_pod_among_nodes(parser: dict[str, Any]) -> None:
+    expected = {"nnodes": 2, "node_rank": 1, "master_addr": "leader.group", "master_port": 29500, "headless": True}
+    assert {name: parser["read"][4][name] for name in expected} == expected
 
 
 def test_what_has_no_field_value_is_vllms_to_choose(parser: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tandem_api.worker import WorkerConfig
 from tandem_worker.engines.vllm import build_arguments, find_build
+from tandem_worker.group import read_place
 from tandem_worker.models import ModelFiles
 from tandem_worker.settings import Settings
 
@@ -25,7 +26,8 @@ MODEL = ModelFiles("models/tiny", revision="main", is_tiny=True)
 
 def read(config: WorkerConfig) -> dict[str, Any]:
     """Every value that the parser made of a worker's arguments, as text where JSON has no form for it."""
-    settings = Settings(config, "127.0.0.9", Path("/keys"), Path("/run"), Path("/data"))
+    place = read_place({"LWS_LEADER_ADDRESS": "leader.group", "LWS_WORKER_INDEX": "1"}, config.engine.nodes)
+    settings = Settings(config, "127.0.0.9", Path("/keys"), Path("/run"), Path("/data"), place)
     arguments = build_arguments(settings, MODEL, find_build(), "instance")
     parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
     validate_parsed_serve_args(parsed)

@@ -43,7 +43,7 @@ class World:
             keys=KEYS,
             pools={pool["spec"]["role"]: pool for pool in self.of("WorkerPool")},
             revisions=tuple(self.of("ControllerRevision")),
-            deployments=tuple(self.of("Deployment")),
+            deployments=(*self.of("Deployment"), *self.of("LeaderWorkerSet")),
             services={s["metadata"]["name"]: s for s in self.of("Service")},
             budgets={b["metadata"]["name"]: b for b in self.of("PodDisruptionBudget")},
             policies={p["metadata"]["name"]: p for p in self.of("NetworkPolicy")},
@@ -128,7 +128,7 @@ class World:
 
     def make_available(self, name: str) -> None:
         """The Deployment gets all its workers."""
-        deployment = self.objects["Deployment", name]
+        deployment = self.objects.get(("Deployment", name)) or self.objects["LeaderWorkerSet", name]
         size = deployment["spec"]["replicas"]
         deployment["status"] = {
             "observedGeneration": deployment["metadata"]["generation"],
@@ -141,7 +141,7 @@ class World:
     def make_all_available(self) -> None:
         """Every Deployment gets all its workers."""
         for kind, name in list(self.objects):
-            if kind == "Deployment":
+            if kind in ("Deployment", "LeaderWorkerSet"):
                 self.make_available(name)
 
     def settle(self, rounds: int = 8) -> None:

@@ -15,6 +15,7 @@ from tandem_worker.engines.vllm_options import (
     check_extra_arguments,
     count_ranks,
     engine_options,
+    group_options,
     option,
     speculative_options,
 )
@@ -90,6 +91,7 @@ def build_arguments(settings: Settings, model: ModelFiles, build: Build, instanc
         *engine_options(_with_platform_defaults(config.engine, model, build)),
         *speculative_options(config.engine, config.role),
         *_platform_arguments(config.engine, build),
+        *group_options(settings.place),
         *check_extra_arguments(config.engine.extra_args),
         *adapter_options(config.engine, config.model),
         *_owned_arguments(settings),
@@ -113,6 +115,7 @@ def build_environment(
         KEYS_DIR_ENV: str(settings.keys_dir),
         RUN_DIR_ENV: str(settings.run_dir),
         "HOME": str(data),
+        **({"VLLM_HOST_IP": settings.pod_ip} if settings.place else {}),
         **({} if _fetches(settings, model) else {"HF_HUB_OFFLINE": "1"}),
         **({TINY_MODEL_DIR_ENV: str(data / model.name_or_path)} if model.is_tiny else {}),
         **(_cpu_environment(settings.config.engine) if build.is_cpu else {}),

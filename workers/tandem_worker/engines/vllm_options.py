@@ -12,6 +12,7 @@ from tandem_api.engine_flags import find_flag_problem
 from tandem_api.worker import EngineConfig, ModelConfig, Role, SpeculativeConfig
 from tandem_worker.engines.engine import count_slots
 from tandem_worker.errors import WorkerError
+from tandem_worker.group import RENDEZVOUS_PORT, Place
 from tandem_worker.models import name_weights
 
 Arguments = list[str]
@@ -82,6 +83,18 @@ def adapter_options(engine: EngineConfig, model: ModelConfig) -> Arguments:
         *option("--max-loras", engine.lora_max_in_batch),
         *option("--max-cpu-loras", engine.lora_max_in_memory),
         *("--lora-modules", *(f"{adapter.name}={name_weights(adapter)}" for adapter in model.adapters)),
+    ]
+
+
+def group_options(place: Place | None) -> Arguments:
+    """The place of this pod in a worker that spans nodes: only the first serves HTTP."""
+    if place is None:
+        return []
+    return [
+        *("--distributed-executor-backend", "mp"),
+        *("--nnodes", str(place.nodes), "--node-rank", str(place.index)),
+        *("--master-addr", place.leader, "--master-port", str(RENDEZVOUS_PORT)),
+        *([] if place.leads else ["--headless"]),
     ]
 
 
