@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tandem_router.admission import QueueLimits
@@ -61,10 +62,10 @@ class Router:
         self._settings = settings
         self.catalog = Catalog(build_capacity(settings))
         self.metrics = Metrics()
-        self.demand = DemandRecorder(loop.time)
+        self.demand = DemandRecorder(monotonic)
         self._decisions = DecisionLog()
         self.keys = KeyRing(settings.keys_dir, required=settings.static_file is None)
-        self.gateway = Gateway(settings.tenants_file, loop.time, salt_key=lambda: self.keys.current)
+        self.gateway = Gateway(settings.tenants_file, monotonic, salt_key=lambda: self.keys.current)
         self._tls = load_tls(settings.tls_cert, settings.tls_key)
         self._internal_tls = load_tls(settings.internal_tls_cert, settings.internal_tls_key)
         self._pool = UpstreamPool(loop, build_upstream_tls(settings), settings.upstream_server_name)
@@ -79,7 +80,7 @@ class Router:
             self.keys,
             self.metrics,
             settings.replica,
-            loop.time,
+            monotonic,
             self.gateway,
             self.demand,
             self._decisions,
@@ -93,11 +94,10 @@ class Router:
         )
         placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens), self._decisions)
         tracer = None if self.spans is None else Tracer(self.spans.put, settings.trace_share)
-        clock = self._pool.loop.time
-        serving = Serving(self.catalog, self._pool, self.keys, placer, Reception(placer, clock), rules)
+        serving = Serving(self.catalog, self._pool, self.keys, placer, Reception(placer, monotonic), rules)
         self._background = serving.background
         service = CompletionService(serving, self.metrics, self.gateway, self.demand, tracer)
-        return PublicListener(service, self.catalog, self.metrics, clock, lambda: self._is_draining).routes()
+        return PublicListener(service, self.catalog, self.metrics, monotonic, lambda: self._is_draining).routes()
 
     @property
     def address(self) -> str:

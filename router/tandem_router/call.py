@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 from tandem_router.answer import Answer, open_answer
@@ -54,7 +55,7 @@ class Call:
         self._order = order
         self._ledger = ledger
         self._writer = writer
-        self._clock = serving.pool.loop.time
+        self._clock = monotonic
         ask = order.ask
         self._trail = TokenTrail() if order.fleet.spec.continuation == "Tokens" and can_trace(ask) else None
         self._ask = ask if self._trail is None else traced(ask)
@@ -65,6 +66,7 @@ class Call:
         ledger.demand.arrive(self._errand.tokens - cached, cached)
         self._id = secrets.token_hex(16)
         self._legs = 0
+        self._is_expired = False
         self._queued_s = 0.0
         self._lease: tuple[Worker, str] | None = None  # KV that a prefill worker may be keeping for us
         self._prefill_ended_s: float | None = None
@@ -72,15 +74,25 @@ class Call:
 
     async def run(self) -> Outcome:
         """Serve the order to its end; every error has been told to the client when this returns."""
+        task = asyncio.current_task()
+        assert task is not None
+        # A timer of the loop, not asyncio.timeout, as every request has one and hardly any fires.
+        timer = self._serving.pool.loop.call_at(self._order.deadline_s, self._expire, task)
         try:
-            async with asyncio.timeout_at(self._order.deadline_s):
-                return await self._attempt_all()
-        except TimeoutError:
+            return await self._attempt_all()
+        except asyncio.CancelledError:
+            if not self._is_expired or task.uncancel() > 0:
+                raise
             return self._tell(DeadlineExceededError("The deadline of the request passed.", code="deadline_exceeded"))
         except RequestError as error:
             return self._tell(error)
         finally:
+            timer.cancel()
             self._release_lease()
+
+    def _expire(self, task: asyncio.Task[Any]) -> None:
+        self._is_expired = True
+        task.cancel()
 
     def _tell(self, error: RequestError) -> Outcome:
         faults = self._ask.api.faults

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from time import monotonic
 
 from tandem_router.apis.served import BY_PATH
 from tandem_router.ask import Ask, parse_ask
@@ -46,8 +47,7 @@ class CompletionService:
         Raises:
             RequestError: refused before it was accepted; nothing has been sent, and nothing is charged.
         """
-        clock = self.serving.pool.loop.time
-        started_s = clock()
+        started_s = monotonic()
         require_json(request.header(b"content-type"))
         principal = self.gateway.authenticate(request.headers)
         ask = parse_ask(BY_PATH[request.path], request.body, self.gateway.gate.salt_of(principal))
@@ -75,7 +75,7 @@ class CompletionService:
         return trace
 
     async def _serve(self, order: Order, writer: ResponseWriter) -> None:
-        clock, fleet = self.serving.pool.loop.time, order.fleet
+        fleet = order.fleet
         demand = DemandAccount(self.demand.book(fleet.spec.uid), self.demand, order.started_s, order.standing)
         ledger = RequestLedger(self.metrics.of(fleet.spec.served_name), demand, order.started_s)
         outcome = Outcome.INTERNAL
@@ -85,7 +85,7 @@ class CompletionService:
             outcome = Outcome.CLIENT_GONE
             raise
         finally:
-            now_s = clock()
+            now_s = monotonic()
             ledger.finish(outcome, now_s)
             if order.trace is not None:
                 order.trace.finish(outcome.value, ledger.counts, now_s)

@@ -10,7 +10,7 @@ from tandem_router.errors import ModelNotFoundError, UnavailableError
 from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
 from tandem_router.policy.ejection import Ejection
 from tandem_router.policy.hit_trust import HitTrust
-from tandem_router.policy.learned import WorkerFits
+from tandem_router.policy.learned import Terms, WorkerFits, typical_terms
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
 from tandem_router.policy.retry_budget import RetryBudget
 from tandem_router.policy.revisions import Readiness
@@ -21,6 +21,7 @@ from tandem_router.trials import DecayingSum, Trials
 
 HITS_HALF_LIFE_S = 300.0
 ALIVE_S = 3.5  # a worker whose state could not be read for this long is not used
+TYPICAL_STAYS_S = 0.25
 STALL_S = 120.0  # an answer that has begun and is this silent is given up even if its worker seems alive
 PREFILL_WINDOW_TOKENS = 16_384  # on one prefill worker: a step that runs and one that waits; the rest waits here
 WARM_UP_S = 30.0
@@ -206,6 +207,8 @@ class Fleet:
         self.recent = RecentWindow()
         self.trials = Trials()
         self._departed = KVCounters()
+        self._typical: Terms | None = None
+        self._typical_until_s = 0.0
 
     @property
     def key(self) -> str:
@@ -215,6 +218,14 @@ class Fleet:
     def usable(self, now_s: float) -> list[Worker]:
         """Workers for new requests."""
         return [worker for worker in self.workers.values() if worker.is_usable(now_s)]
+
+    def typical_prefill(self, now_s: float) -> Terms | None:
+        """What prefill costs on a typical worker, a moment old at most; None while nothing is learned."""
+        if now_s >= self._typical_until_s:
+            fits = [worker.fits.prefill.terms for worker in self.workers.values()]
+            self._typical = typical_terms([fit for fit in fits if fit is not None])
+            self._typical_until_s = now_s + TYPICAL_STAYS_S
+        return self._typical
 
     def can_serve(self, now_s: float) -> bool:
         """There is a worker that can answer."""

@@ -30,14 +30,19 @@ def engine_headers(headers: Headers) -> Headers:
     Raises:
         BadRequestError: a header that only Tandem may set.
     """
-    for key, _ in headers:
-        low = key.lower()
-        if low.startswith(_REFUSED_PREFIXES) or low in _REFUSED:
+    kept, is_plain = [], True
+    for header in headers:  # one walk: every request comes this way
+        low = header[0].lower()
+        if low in _NOT_FORWARDED:
+            is_plain = is_plain and low != b"connection"
+            continue
+        if low.startswith(b"x-") and (low.startswith(_REFUSED_PREFIXES) or low in _REFUSED):
             name = low.decode("latin-1")
             raise BadRequestError(
                 f"The header {name} may not be set by clients. Remove it.", code="header_refused", param=name
             )
-    return end_to_end(headers, _NOT_FORWARDED)
+        kept.append(header)
+    return kept if is_plain else end_to_end(headers, _NOT_FORWARDED)
 
 
 def leg_headers(base: Headers, *, transport_id: str, bearer: str | None, remaining_s: float) -> Headers:

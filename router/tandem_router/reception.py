@@ -12,7 +12,6 @@ from tandem_router.errors import UnavailableError
 from tandem_router.fleets import Fleet
 from tandem_router.placer import Placer
 from tandem_router.policy.costs import Want, prefill_s
-from tandem_router.policy.learned import typical_terms
 from tandem_router.policy.prefix_index import BLOCK_BYTES, hash_blocks
 
 QUEUE_TIMEOUT_S = 30.0
@@ -62,7 +61,7 @@ class Reception:
 def build_wish(fleet: Fleet, errand: Errand) -> Wish:
     """When the request must start, by the objective of its fleet and what its workers have taught."""
     cached = errand.cached_tokens
-    service_s = isolated_s(fleet, errand.tokens - cached)
+    service_s = isolated_s(fleet, errand.tokens - cached, errand.started_s)
     target_s = target_of(fleet, errand.standing, service_s)
     return Wish(
         tokens=errand.tokens - cached,
@@ -88,10 +87,9 @@ def target_of(fleet: Fleet, standing: Standing, service_s: float) -> float:
     return ttft_target_s(objectives, service_s)
 
 
-def isolated_s(fleet: Fleet, tokens: int) -> float:
+def isolated_s(fleet: Fleet, tokens: int, now_s: float) -> float:
     """Prefill of a prompt alone on a typical worker of the fleet; 0 while nothing is learned."""
-    fits = [worker.fits.prefill.terms for worker in fleet.workers.values()]
-    typical = typical_terms([fit for fit in fits if fit is not None])
+    typical = fleet.typical_prefill(now_s)
     return prefill_s(typical, 0, tokens) if typical is not None else 0.0
 
 

@@ -24,8 +24,10 @@ class EventStream:
     __slots__ = (
         "_drop_usage",
         "_end",
+        "_error",
         "_held",
         "_max_held",
+        "_other_ends",
         "_shape",
         "_trail",
         "has_data",
@@ -36,7 +38,8 @@ class EventStream:
 
     def __init__(self, shape: StreamShape, *, drop_usage: bool, trail: TokenTrail | None = None) -> None:
         self._shape = shape
-        self._end = shape.ends[0]
+        self._end, *self._other_ends = shape.ends
+        self._error = shape.error
         self._drop_usage = drop_usage
         self._trail = trail
         self._max_held = MAX_HELD_BYTES if trail is None else MAX_TRACED_BYTES
@@ -68,9 +71,10 @@ class EventStream:
     def _inspect(self, events: bytes) -> bytes:
         if not self.has_data and (events.startswith(b"data:") or b"\ndata:" in events):
             self.has_data = True
-        if self._shape.error in events and begins_a_line(events, self._shape.error):
+        if self._error in events and begins_a_line(events, self._error):
             self.has_error = True
-        self._note_end(events)
+        if self._end in events or self._other_ends:
+            self._note_end(events)
         if b'"usage"' in events:
             events = self._take_usage(events)
         if self._trail is not None:
@@ -78,10 +82,8 @@ class EventStream:
         return events
 
     def _note_end(self, events: bytes) -> None:
-        if self._end in events:
-            self.is_done = self.is_done or begins_a_line(events, self._end)
-        elif len(self._shape.ends) > 1:
-            self.is_done = self.is_done or any(begins_a_line(events, end) for end in self._shape.ends)
+        if begins_a_line(events, self._end) or any(begins_a_line(events, end) for end in self._other_ends):
+            self.is_done = True
 
     def _take_usage(self, events: bytes) -> bytes:
         return b"".join(event for event in EVENT.findall(events) if not self._is_dropped(event))

@@ -1,6 +1,7 @@
 """One request to a worker and its response: waited for, held, relayed, or given up."""
 
 import asyncio
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 from tandem_router.http1.messages import ResponseHead
@@ -72,7 +73,6 @@ class Exchange:
     HOLD_BYTES = 64 * 1024
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, head_suffices: bool = False) -> None:
-        self._loop = loop
         self._head_suffices = head_suffices
         self._arrival: asyncio.Future[None] = loop.create_future()
         self._held: list[bytes] = []
@@ -83,7 +83,7 @@ class Exchange:
         self.head: ResponseHead | None = None
         self.is_ended = False
         self.is_paused = False
-        self.last_byte_s = loop.time()
+        self.last_byte_s = monotonic()
 
     @property
     def has_begun(self) -> bool:
@@ -129,6 +129,10 @@ class Exchange:
         if self._connection is not None:
             self._connection.abort()
 
+    def give_up(self, timeout_s: float) -> None:
+        """No first byte has come in time."""
+        self.fail(SilentError(f"no first byte within {timeout_s:g} s"))
+
     def fail(self, error: UpstreamError) -> None:
         """End the exchange from outside: its worker is lost."""
         connection, self._connection = self._connection, None
@@ -140,12 +144,12 @@ class Exchange:
 
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
-        self.last_byte_s = self._loop.time()
+        self.last_byte_s = monotonic()
         if self._head_suffices:
             self._arrive()
 
     def on_body(self, data: bytes) -> None:
-        self.last_byte_s = self._loop.time()
+        self.last_byte_s = monotonic()
         sink = self._sink
         if sink is not None:
             sink.on_body(data)

@@ -16,6 +16,10 @@ MAX_IDLE_PER_ENDPOINT = 128
 CONNECT_TIMEOUT_S = 1.0
 
 
+class _StaleError(ConnectionBrokenError):
+    """The connection ended before an answer began; on one that was kept open this speaks against nobody."""
+
+
 class UpstreamConnection(BufferedReader):
     """One connection to a worker."""
 
@@ -126,16 +130,43 @@ class UpstreamPool:
         """
         connection = self._take_idle(endpoint)
         if connection is not None:
-            exchange = Exchange(self.loop, head_suffices=head_suffices)
-            connection.send(request, exchange)
             try:
-                return exchange, await self._wait(exchange, inflight, timeout_s)
-            except ConnectionBrokenError:
-                if exchange.head is not None:
-                    raise
+                return await self._ask(connection, request, inflight, timeout_s, head_suffices=head_suffices)
+            except _StaleError:
+                pass  # its worker closed it while it was idle, and has seen nothing of the request
+        connection = await self._connect(endpoint)
+        return await self._ask(connection, request, inflight, timeout_s, head_suffices=head_suffices)
+
+    async def _ask(
+        self,
+        connection: UpstreamConnection,
+        request: bytes,
+        inflight: "set[Exchange] | None",
+        timeout_s: float | None,
+        *,
+        head_suffices: bool,
+    ) -> tuple[Exchange, ResponseHead]:
+        """Raises: UpstreamError; _StaleError before a byte of an answer has come."""
         exchange = Exchange(self.loop, head_suffices=head_suffices)
-        (await self._connect(endpoint)).send(request, exchange)
-        return exchange, await self._wait(exchange, inflight, timeout_s)
+        connection.send(request, exchange)
+        if inflight is not None:
+            inflight.add(exchange)
+        timer = None
+        if timeout_s is not None:
+            # A timer of the loop, not asyncio.timeout: every leg of every request has one, and hardly any fires.
+            timer = self.loop.call_later(timeout_s, exchange.give_up, timeout_s)
+        try:
+            return exchange, await exchange.first_byte()
+        except BaseException as error:
+            exchange.abort()
+            if inflight is not None:
+                inflight.discard(exchange)
+            if isinstance(error, ConnectionBrokenError) and exchange.head is None:
+                raise _StaleError(str(error)) from error
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def fetch(
         self,
@@ -163,29 +194,6 @@ class UpstreamPool:
         finally:
             if inflight is not None:
                 inflight.discard(exchange)
-
-    async def _wait(
-        self, exchange: Exchange, inflight: "set[Exchange] | None", timeout_s: float | None
-    ) -> ResponseHead:
-        if inflight is not None:
-            inflight.add(exchange)
-        try:
-            return await self._first_byte(exchange, timeout_s)
-        except BaseException:
-            exchange.abort()
-            if inflight is not None:
-                inflight.discard(exchange)
-            raise
-
-    async def _first_byte(self, exchange: Exchange, timeout_s: float | None) -> ResponseHead:
-        if timeout_s is None:
-            return await exchange.first_byte()
-        # A timer of the loop, not asyncio.timeout: every leg of every request has one, and hardly any fires.
-        timer = self.loop.call_later(timeout_s, exchange.fail, SilentError(f"no first byte within {timeout_s:g} s"))
-        try:
-            return await exchange.first_byte()
-        finally:
-            timer.cancel()
 
     async def _connect(self, endpoint: Endpoint) -> UpstreamConnection:
         tls = self.tls if endpoint.is_tls else None

@@ -114,7 +114,7 @@ def missing_tokens(want: Want, worker: Candidate, hits: Mapping[int, int]) -> in
 
 def prefill_costs(want: Want, workers: Sequence[Candidate], hits: Mapping[int, int]) -> tuple[list[float], bool]:
     """(costs, are they seconds), of computing what is missing behind what each worker has to do already."""
-    typical = typical_terms([fit for one in workers if (fit := one.fits.prefill.terms) is not None])
+    typical = stand_in([one.fits.prefill.terms for one in workers])
     costs = []
     for one in workers:
         missing = missing_tokens(want, one, hits)
@@ -129,6 +129,12 @@ def prefill_costs(want: Want, workers: Sequence[Candidate], hits: Mapping[int, i
     return costs, typical is not None
 
 
+def stand_in(fits: Sequence[Terms | None]) -> Terms | None:
+    """What workers that are not known yet are taken for; None while none is known. All known: any, nobody asks."""
+    known = [fit for fit in fits if fit is not None]
+    return known[0] if known and len(known) == len(fits) else typical_terms(known)
+
+
 def prefill_s(terms: Terms, backlog_tokens: int, missing: int) -> float:
     """Seconds until a prompt is computed on a worker."""
     return predict_s(terms, backlog_tokens + missing, missing * missing)
@@ -136,7 +142,7 @@ def prefill_s(terms: Terms, backlog_tokens: int, missing: int) -> float:
 
 def decode_costs(want: Want, workers: Sequence[Candidate], hits: Mapping[int, int]) -> tuple[list[float], bool]:
     """(costs, are they seconds), of decoding, transfer left out once they are seconds."""
-    typical = typical_terms([fit for one in workers if (fit := one.fits.decode.terms) is not None])
+    typical = stand_in([one.fits.decode.terms for one in workers])
     costs = []
     for one in workers:
         has_it = not want.adapter or one.has_adapter(want.adapter)

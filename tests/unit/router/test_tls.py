@@ -146,7 +146,8 @@ async def test_everything_works_over_ipv6(tmp_path):
     engines = [Engine("p0", "prefill", address="::1"), Engine("d0", "decode", address="::1")]
     async with running(tmp_path, engines, host="::1") as bench:
         assert bench.router.address == "::1"
-        assert (await ask(bench, stream=True)).is_whole
+        got = await ask(bench, stream=True)
+        assert (got.status, got.is_whole) == (200, True), got.body
         assert bench["d0"].seen[0].headers["host"] == f"[::1]:{bench['d0'].http_port}"
 
 
