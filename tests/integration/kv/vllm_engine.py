@@ -154,6 +154,8 @@ def start_engine(  # one argument more than the rule, and all of them what an en
     role: str | None,
     tp_size: int = 1,
     *,
+    block_tokens: int = BLOCK_TOKENS,
+    dtype: str = DTYPE,
     is_nixl: bool = False,
     **settings: Any,
 ) -> Engine:
@@ -165,8 +167,8 @@ def start_engine(  # one argument more than the rule, and all of them what an en
         "--served-model-name", "m", "--host", address, "--port", str(port), "--max-model-len", "2048",
         "--enforce-eager", "--max-num-seqs", "8", "--distributed-executor-backend", "mp" if tp_size > 1 else "uni",
         "--tensor-parallel-size", str(tp_size),
-        "--kv-cache-memory-bytes", "64M", "--block-size", str(BLOCK_TOKENS), "--enable-prompt-tokens-details",
-        "--dtype", DTYPE,
+        "--kv-cache-memory-bytes", "64M", "--block-size", str(block_tokens), "--enable-prompt-tokens-details",
+        "--dtype", dtype,
     ]  # fmt: skip
     kv: dict[str, Any] | None = None
     environment: dict[str, str] = {}

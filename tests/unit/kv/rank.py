@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,75 @@ TOKENS = 16
 ADDRESS = "127.0.0.1"
 
 
+@dataclass(frozen=True)
+class Shape:
+    """Of a KV cache: `layers` of `blocks` pages each."""
+
+    layers: int = LAYERS
+    blocks: int = BLOCKS
+    page_bytes: int = PAGE_BYTES
+
+
+class HostCache:
+    """Random bytes in host memory."""
+
+    def __init__(self, size: int) -> None:
+        self._buffer = ctypes.create_string_buffer(secrets.token_bytes(size), size)
+        self.address = ctypes.addressof(self._buffer)
+        self.memory = HostMemory([(self.address, size)])
+
+    def read(self, offset: int, size: int) -> bytes:
+        return ctypes.string_at(self.address + offset, size)
+
+
+class DeviceCache:
+    """Random bytes on a device of the CUDA library that the environment names."""
+
+    def __init__(self, size: int, device: int) -> None:
+        self._cuda, self._device = CudaLibrary(), device
+        self._cuda.use_device(device)
+        self.address = self._cuda.allocate(size)
+        self._stream, self._event = self._cuda.make_stream(), self._cuda.make_event()
+        self.memory = DeviceMemory(self._cuda, device, [(self.address, size)])
+        content = ctypes.create_string_buffer(secrets.token_bytes(size), size)
+        self._copy(self.address, ctypes.addressof(content), size)
+
+    def read(self, offset: int, size: int) -> bytes:
+        content = ctypes.create_string_buffer(size)
+        self._copy(ctypes.addressof(content), self.address + offset, size)
+        return content.raw
+
+    def _copy(self, target: int, source: int, size: int) -> None:
+        self._cuda.use_device(self._device)
+        self._cuda.copy([(target, source, size)], self._stream)
+        self._cuda.record(self._event, self._stream)
+        while not self._cuda.is_done(self._event):
+            time.sleep(0.0005)
+
+    def close(self) -> None:
+        self._cuda.destroy_event(self._event)
+        self._cuda.destroy_stream(self._stream)
+        self._cuda.free(self.address)
+
+
 class Rank:
     """One prefill or decode rank, with a KV cache of random bytes."""
 
     def __init__(
         self, directory: Path, name: str, engine: dict[str, Any], heads: int, settings: dict[str, Any]
     ) -> None:
-        """A setting `device` puts the cache on that device of the CUDA library that the environment names."""
-        self.heads = heads
-        self.page = PAGE_BYTES // HEADS * heads
-        page, size = self.page, LAYERS * BLOCKS * self.page
+        """Settings `device` and `shape` are of the cache: on the host, and small, without them."""
+        self.heads, self.shape = heads, settings.pop("shape", Shape())
         device = settings.pop("device", None)
-        self.buffer = ctypes.create_string_buffer(secrets.token_bytes(size), size)
-        address = ctypes.addressof(self.buffer)
+        self.page = page = self.shape.page_bytes // HEADS * heads
+        blocks, size = self.shape.blocks, self.shape.layers * self.shape.blocks * page
+        self.cache = HostCache(size) if device is None else DeviceCache(size, device)
         regions = tuple(
-            Region(address + layer * BLOCKS * page, BLOCKS, page, page, page, 1, heads) for layer in range(LAYERS)
+            Region(self.cache.address + layer * blocks * page, blocks, page, page, page, 1, heads)
+            for layer in range(self.shape.layers)
         )
         self.layout = KvLayout((Group(regions),))
+        self.memory = self.cache.memory
         keys = directory / "keys"
         if not keys.exists():
             write_keys(keys)
@@ -60,8 +113,6 @@ class Rank:
         )  # fmt: skip
         identity = {"engine_id": f"{name}/{secrets.token_hex(4)}", "chunk_bytes": self.settings.chunk_bytes}
         self.engine = build_engine(**identity | {"transport": self.settings.transport} | engine)
-        ranges = [(address, size)]
-        self.memory = HostMemory(ranges) if device is None else DeviceMemory(CudaLibrary(), device, ranges)
         self.service = KvService(self.engine, self.settings, self.layout, self.memory)
 
     @property
@@ -69,9 +120,8 @@ class Rank:
         return Peer(ADDRESS, self.settings.port, self.engine.engine_id)
 
     def block(self, block: int) -> bytes:
-        raw = self.buffer.raw
-        starts = [(layer * BLOCKS + block) * self.page for layer in range(LAYERS)]
-        return b"".join(raw[start : start + self.page] for start in starts)
+        starts = [(layer * self.shape.blocks + block) * self.page for layer in range(self.shape.layers)]
+        return b"".join(self.cache.read(start, self.page) for start in starts)
 
     def ticket(self, request_id: str, blocks: list[int], **changes: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -148,3 +198,5 @@ def running_rank(
         yield rank
     finally:
         rank.service.stop()
+        if isinstance(rank.cache, DeviceCache):
+            rank.cache.close()

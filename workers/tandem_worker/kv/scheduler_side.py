@@ -159,7 +159,7 @@ class SchedulerSide:
             raise TicketError("prompt_mismatch", "the ticket was issued for another prompt")
         needed = [-(-ticket.remote_num_tokens // size) for size in self.me.block_sizes]
         if list(map(len, ticket.remote_block_ids)) != needed:
-            raise TicketError("malformed", "kv_transfer_params.remote_block_ids does not fit the prompt")
+            raise TicketError("mismatch_block_size", "the blocks of the ticket are not of this engine's size")
 
     def _plan_load(
         self, request_id: str, inbound: _Inbound, block_ids: Sequence[Sequence[int]], tokens: int
