@@ -3,7 +3,8 @@
     TANDEM_WORKER_PYTHON=... PYTHONPATH=tests .venv/bin/python -m chaos.kv [--nixl] [--soak 200] [--only NAME,...]
 
 With --nixl the engines hand over by NIXL, and suffer what can be done to them from outside; see docs/design/nixl.md.
-Exits with 1 when an output differed, a wait was too long, too much was recomputed, or something was not given back.
+A whole run writes bench/results/kv-chaos.md, or kv-chaos-nixl.md. Exits with 1 when an output differed, a wait was too
+long, too much was recomputed, or something was not given back.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from chaos.kv import clients, equality, prefill_faults, tickets
 from chaos.kv.soak import soak
 from chaos.kv.stage import Outcome, Stage, running_stage
 
+RESULTS = Path(__file__).resolve().parents[3] / "bench" / "results"
+HEAD = ("| fault | outcome | s | tokens recomputed | output equal | verdict |", "|---|---|---|---|---|---|")
 Scenario = Callable[[Stage], Outcome]
 # Faults that leave orders for dead addresses come last: their retries are counted, and would blur "noticed after".
 SCENARIOS: dict[str, Scenario] = {
@@ -74,15 +77,18 @@ def main() -> int:
         print("TANDEM_WORKER_PYTHON is not set: it names a Python with vLLM; `make worker-env` prints one")
         return 2
     scenarios = _choose(options)
-    print(f"seed {options.seed}\n\n| fault | outcome | s | tokens recomputed | output equal | verdict |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print(f"seed {options.seed}\n", *HEAD, sep="\n", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="chaos-kv-") as folder,
         running_stage(python, Path(folder), options.seed, is_nixl=options.nixl) as stage,
     ):
-        missed = [name for name, scenario in scenarios.items() if not _run(name, scenario, stage)]
-    print(f"\n{len(scenarios) - len(missed)} of {len(scenarios)} as DESIGN §8 wants it")
-    return 1 if missed else 0
+        rows = [_run(name, scenario, stage) for name, scenario in scenarios.items()]
+    right = sum(row.endswith("| ok |") for row in rows)
+    ending = f"{right} of {len(rows)} as DESIGN §8 wants it"
+    print(f"\n{ending}")
+    if not options.only:
+        _write(rows, ending, options)
+    return 0 if right == len(rows) else 1
 
 
 def _read_arguments() -> argparse.Namespace:
@@ -106,8 +112,17 @@ def _choose(options: argparse.Namespace) -> dict[str, Scenario]:
     return {name: scenario for name, scenario in scenarios.items() if any(part in name for part in parts)}
 
 
-def _run(name: str, scenario: Scenario, stage: Stage) -> bool:
-    """True when all was as it should be."""
+def _write(rows: list[str], ending: str, options: argparse.Namespace) -> None:
+    """The last whole run, with what the machine was like."""
+    connector, load = "NIXL" if options.nixl else "Tandem's connector over tcp", os.getloadavg()[0]
+    title = f"# Faults of KV transfer: {connector}, real vLLM on CPU"
+    machine = f"{ending}. {os.cpu_count()} CPUs, load {load:.0f} when it ended; seed {options.seed}. `make chaos-kv`."
+    page = "\n".join([title, "", machine, "", *HEAD, *rows, ""])
+    (RESULTS / f"kv-chaos{'-nixl' if options.nixl else ''}.md").write_text(page)
+
+
+def _run(name: str, scenario: Scenario, stage: Stage) -> str:
+    """A row of the table; its last cell is ok when all was as it should be."""
     try:
         outcome = scenario(stage)
         outcome.misses += stage.find_leaks()
@@ -116,11 +131,10 @@ def _run(name: str, scenario: Scenario, stage: Stage) -> bool:
         outcome = Outcome(f"{type(error).__name__}: {error}".splitlines()[0], misses=["the request did not end well"])
     verdict = "; ".join(outcome.misses) or "ok"
     equal = {None: "-", True: "yes", False: "no"}[outcome.is_equal]
-    print(
-        f"| {name} | {outcome.summary} | {outcome.seconds:.2f} | {outcome.recomputed_tokens} | {equal} | {verdict} |",
-        flush=True,
-    )
-    return not outcome.misses
+    figures = f"{outcome.seconds:.2f} | {outcome.recomputed_tokens} | {equal}"
+    row = f"| {name} | {outcome.summary} | {figures} | {verdict} |"
+    print(row, flush=True)
+    return row
 
 
 if __name__ == "__main__":
