@@ -73,6 +73,21 @@ class WorkerLoad(NamedTuple):
     hit_tokens: float = 0.0
 
 
+class KVEdges(_Message):
+    """Pairs of (prefill worker, decode worker) of a fleet, by what was last seen of KV between them.
+
+    Seen by a probe, or by asking what became of a real request's KV. A restart of either engine makes a pair untested.
+
+    Attributes:
+        failure: the failing pair that was looked at last, and why; empty without one.
+    """
+
+    proved: int = 0
+    failing: int = 0
+    untested: int = 0
+    failure: str = ""
+
+
 class FleetReport(_Message):
     """One InferenceDeployment as a router sees it."""
 
@@ -87,6 +102,7 @@ class FleetReport(_Message):
     kv: KVCounters = KVCounters()  # since this router started
     kv_fallbacks: tuple[str, ...] = ()  # why workers do not use the connector that was asked for, each reason once
     recent: RecentTraffic = RecentTraffic()
+    kv_edges: KVEdges = KVEdges()
     trials: tuple[Trial, ...] = ()  # while workers of more than one template of a role are known
     loads: tuple[WorkerLoad, ...] = ()  # workers that hold requests or have a useful cache
 

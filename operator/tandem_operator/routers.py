@@ -85,7 +85,8 @@ def _essence(fleet: FleetReport) -> tuple[Key, tuple[object, ...]]:
     is_remote = recent.remote_prefills > recent.local_prefills
     proofs = (bool(recent.kv_bytes), bool(recent.kv_failures), is_remote, bool(recent.local_prefills))
     said = (fleet.uid, fleet.generation, fleet.name_conflict, fleet.kv_fallbacks)
-    return Key(fleet.namespace, fleet.name), (*said, *proofs)
+    edges = (bool(fleet.kv_edges.proved), fleet.kv_edges.failure)
+    return Key(fleet.namespace, fleet.name), (*said, *proofs, *edges)
 
 
 async def _fetch_report(session: aiohttp.ClientSession, address: str, tokens: Iterable[str]) -> RouterReport | None:

@@ -15,11 +15,14 @@ from tandem_router.admission import QueueLimits
 from tandem_router.completion import CompletionService
 from tandem_router.decision_log import DecisionLog
 from tandem_router.demand.recorder import DemandRecorder
+from tandem_router.digests.mesh import format_address
+from tandem_router.digests.peering import Peering, PeerSource
 from tandem_router.discovery.api_client import ApiClient, ApiMisconfiguredError, Credentials
 from tandem_router.discovery.kubernetes import KubernetesDiscovery
 from tandem_router.discovery.static_file import StaticFileError, watch_static
 from tandem_router.fleets import Capacity, Catalog
 from tandem_router.gateway.config import GatewayConfigError
+from tandem_router.gateway.limits import Share
 from tandem_router.gateway.service import Gateway
 from tandem_router.http1.listener import Listener
 from tandem_router.http1.outbound import UpstreamPool
@@ -32,6 +35,7 @@ from tandem_router.logs import configure_logging
 from tandem_router.metrics import Metrics
 from tandem_router.placer import Placer
 from tandem_router.policy.pairing import PairingRules
+from tandem_router.probes.prober import KVProber
 from tandem_router.public import PublicListener
 from tandem_router.reception import Reception
 from tandem_router.routes import Routes
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 HOUSEKEEPING_S = 1.0
+INTERNAL_BODY_BYTES = 4 << 20
 YOUNG_OBJECTS = 10_000  # allocated between two collections
 LAST_WORDS_S = 1.0  # for leases released by requests that the drain timeout has cut
 NOTICE_S = 2.0  # after SIGTERM we still accept for so long: load balancers have not read /readyz yet
@@ -67,9 +72,15 @@ class Router:
         self.keys = KeyRing(settings.keys_dir, required=settings.static_file is None)
         self.gateway = Gateway(settings.tenants_file, monotonic, salt_key=lambda: self.keys.current)
         self._tls = load_tls(settings.tls_cert, settings.tls_key)
-        self._internal_tls = load_tls(settings.internal_tls_cert, settings.internal_tls_key)
+        self._internal_tls = load_tls(settings.internal_tls_cert, settings.internal_tls_key, settings.internal_tls_ca)
         self._pool = UpstreamPool(loop, build_upstream_tls(settings), settings.upstream_server_name)
         self._poller = LivenessPoller(self.catalog, self._pool)
+        self._peer_pool = UpstreamPool(loop, build_peer_tls(settings))
+        self.peering = Peering(
+            self.catalog, self._poller, self._peer_pool, self.keys.internal_token,
+            lambda rank, of: self.gateway.set_share(Share(rank, of)),
+        )  # fmt: skip
+        self.prober = KVProber(self.catalog, self._pool, self.keys, self.peering.replica.owns_fleet)
         self._is_draining = False
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -84,8 +95,9 @@ class Router:
             self.gateway,
             self.demand,
             self._decisions,
+            self.peering.mesh,
         )
-        self._internal = Listener(internal.routes().handle, Limits(body_bytes=64 * 1024))
+        self._internal = Listener(internal.routes().handle, Limits(body_bytes=INTERNAL_BODY_BYTES))
 
     def _public_routes(self) -> Routes:
         settings = self._settings
@@ -94,7 +106,8 @@ class Router:
         )
         placer = Placer(self.catalog.index, PairingRules(settings.min_remote_tokens), self._decisions)
         tracer = None if self.spans is None else Tracer(self.spans.put, settings.trace_share)
-        serving = Serving(self.catalog, self._pool, self.keys, placer, Reception(placer, monotonic), rules)
+        reception = Reception(placer, monotonic)
+        serving = Serving(self.catalog, self._pool, self.keys, placer, reception, self.prober, rules)
         self._background = serving.background
         service = CompletionService(serving, self.metrics, self.gateway, self.demand, tracer)
         return PublicListener(service, self.catalog, self.metrics, monotonic, lambda: self._is_draining).routes()
@@ -123,6 +136,9 @@ class Router:
         settings = self._settings
         await self._listen(self._public, settings.port, self._tls, reuse_port=settings.reuse_port)
         await self._listen(self._internal, settings.internal_port, self._internal_tls)
+        self._spawn(self.peering.run(format_address(settings.host, self.internal_port), self._peer_source()))
+        if settings.kv_probe:
+            self._spawn(self.prober.run())
         self._spawn(self._housekeep())
         self._spawn(self._keep_demand())
         self._spawn(self._poller.run())
@@ -139,17 +155,30 @@ class Router:
             raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
         self._servers.append(server)
 
+    def _peer_source(self) -> PeerSource:
+        settings = self._settings
+        if settings.api_server is None or not settings.peer_selector:
+            return PeerSource(settings.peers)
+        return PeerSource(settings.peers, self._api_client(), self._own_namespace(), settings.peer_selector)
+
+    def _api_client(self) -> ApiClient:
+        settings = self._settings
+        if settings.api_server is None:
+            raise StartError(
+                "no Kubernetes API: run in a pod, set KUBERNETES_SERVICE_HOST or --api-server, or give --static FILE"
+            )
+        return ApiClient(settings.api_server, Credentials(settings.service_account_dir), self._pool.loop)
+
+    def _own_namespace(self) -> str:
+        file = self._settings.service_account_dir / "namespace"
+        return file.read_text().strip() if file.exists() else "default"
+
     async def _discover(self) -> None:
         settings = self._settings
         if settings.static_file is not None:
             await watch_static(settings.static_file, self._publish)
             return
-        if settings.api_server is None:
-            raise StartError(
-                "no Kubernetes API: run in a pod, set KUBERNETES_SERVICE_HOST or --api-server, or give --static FILE"
-            )
-        client = ApiClient(settings.api_server, Credentials(settings.service_account_dir), self._pool.loop)
-        await KubernetesDiscovery(client, settings.namespaces, settings.state_dir, self._publish).run()
+        await KubernetesDiscovery(self._api_client(), settings.namespaces, settings.state_dir, self._publish).run()
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.catalog.apply(snapshot)
@@ -162,6 +191,7 @@ class Router:
             self._public.sweep(now_s)
             self._internal.sweep(now_s)
             self._pool.close_idle(now_s)
+            self._peer_pool.close_idle(now_s)
             self._decisions.forget_fleets({fleet.key for fleet in self.catalog.fleets.values()})
             self._refresh_files()
 
@@ -206,7 +236,7 @@ class Router:
     async def drain(self, notice_s: float) -> None:
         """Stop accepting after `notice_s`, let streams end within the drain timeout, then close everything."""
         deadline_s = self._pool.loop.time() + self._settings.drain_timeout_s
-        self._is_draining = True
+        self._is_draining = self.peering.replica.draining = True
         self._public.drain()
         await asyncio.sleep(notice_s)
         for server in self._servers:
@@ -233,6 +263,7 @@ class Router:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pool.close()
+        self._peer_pool.close()
         if self.spans is not None:
             await self._pool.loop.run_in_executor(None, self.spans.stop)
 
@@ -243,6 +274,9 @@ def build_capacity(settings: Settings) -> Capacity:
     return Capacity(settings.default_slots, limits, settings.index_blocks)
 
 
+START_FAULTS = (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError, TlsFileError)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `tandem-router`."""
     settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
@@ -250,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=fastest_loop()) as runner:
             runner.run(_run(settings))
-    except (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError) as error:
+    except START_FAULTS as error:
         LOG.error("%s", error)
         sys.exit(2)
 
@@ -272,13 +306,33 @@ def start_spans(settings: Settings) -> "SpanQueue | None":
     return queue
 
 
-def load_tls(certificate: Path | None, key: Path | None) -> ServerTls | None:
+def load_tls(certificate: Path | None, key: Path | None, client_ca: Path | None = None) -> ServerTls | None:
     """A listener's certificate, None for plain HTTP.
 
     Raises:
         TlsFileError: the files cannot be used.
     """
-    return None if certificate is None or key is None else ServerTls(certificate, key)
+    return None if certificate is None or key is None else ServerTls(certificate, key, client_ca)
+
+
+def build_peer_tls(settings: Settings) -> ssl.SSLContext | None:
+    """What other replicas are spoken to with; None: plain HTTP.
+
+    Pods come and go with their addresses, so a certificate proves membership of the installation and its name is not
+    looked at. Without a CA the line is encrypted, and the bearer token alone says who is there.
+
+    Raises:
+        TlsFileError: a file cannot be used.
+    """
+    if settings.internal_tls_cert is None:
+        return None
+    if settings.internal_tls_ca is None:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+    context = build_client_context(settings.internal_tls_ca, settings.internal_tls_cert, settings.internal_tls_key)
+    context.check_hostname = False
+    return context
 
 
 def build_upstream_tls(settings: Settings) -> ssl.SSLContext | None:

@@ -70,6 +70,7 @@ class Call:
         self._queued_s = 0.0
         self._lease: tuple[Worker, str] | None = None  # KV that a prefill worker may be keeping for us
         self._prefill_ended_s: float | None = None
+        self._kv_params: Mapping[str, Any] | None = None  # what the answering leg was given
         self._span: Span | None = None  # of the leg under way, in a request that is traced
 
     async def run(self) -> Outcome:
@@ -135,6 +136,7 @@ class Call:
         if self._order.trace is not None:
             self._order.trace.describe({ROUTE_REASON: placement.reason, QUEUE_S: self._queued_s})
         self._count_split(placement, is_remote=params is not None)
+        self._kv_params = params
         return await self._serve(placement, params)
 
     async def _admit(self) -> Placement:
@@ -232,7 +234,7 @@ class Call:
         if result.kv_transfer_params is None:
             self._lease = None
         else:
-            self._serving.catalog.index.insert(self._errand.blocks, worker.bit)
+            self._serving.catalog.note_cached(worker, self._errand.blocks)
 
     # --- answering leg ------------------------------------------------------------------------------------------
 
@@ -337,12 +339,14 @@ class Call:
     def _on_first(self, placement: Placement) -> None:
         worker = placement.decode.worker
         self._lease = None  # pulled, or given up by the decode worker itself
-        self._serving.catalog.index.insert(self._errand.blocks, worker.bit)
+        self._serving.catalog.note_cached(worker, self._errand.blocks)
         now_s = self._clock()
         if self._prefill_ended_s is not None and placement.prefill is not None:
             gap_s = now_s - self._prefill_ended_s
             self._ledger.observe("transfer_gap", gap_s)
             learn_transfer(self._errand, placement.prefill.worker, worker, gap_s, now_s)
+            if self._kv_params is not None:
+                self._serving.prober.note_traffic(self._order.fleet, placement.prefill.worker, worker, self._kv_params)
         if self._order.trace is not None:
             self._order.trace.describe({FIRST_CHUNK_S: now_s - self._order.started_s})
 

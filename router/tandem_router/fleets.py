@@ -1,11 +1,13 @@
 """The fleets that this router serves, and what it knows of each worker at this moment."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tandem_api.router import KVEdges
 from tandem_api.worker import KVCounters, WorkerState
 from tandem_router.admission import AdmissionQueue, QueueLimits
 from tandem_router.claims import Placement
+from tandem_router.digests.messages import Sighting
 from tandem_router.errors import ModelNotFoundError, UnavailableError
 from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
 from tandem_router.policy.ejection import Ejection
@@ -64,6 +66,8 @@ class Worker:
         self.warmth = 1.0
         self.hit_tokens = DecayingSum(HITS_HALF_LIFE_S)
         self.exchanges: set[Exchange] = set()
+        self.read_s: float | None = None  # when we read its state ourselves, the last time
+        self.is_mute = False  # it did not answer us; what peers say of it is not believed
         self._adapters: dict[str, None] = {}
         self._default_slots = default_slots
         self._first_usable_s: float | None = None
@@ -119,6 +123,28 @@ class Worker:
     def given_up(self, prefill: "Worker") -> bool:
         """It fetches no KV from that prefill worker for a while: too many fetches have failed."""
         return self.state is not None and prefill.spec.address in self.state.circuits_open
+
+    def take_sighting(self, told: Sighting, now_s: float) -> bool:
+        """A peer has read its state. False: that is news, or not to be believed, so we must see for ourselves."""
+        state = self.state
+        if state is None or self.is_mute or self.seen_s is None:
+            return False
+        if (told.instance, told.ready, told.draining) != (state.instance, state.ready, state.draining):
+            return False
+        self.seen_s = max(self.seen_s, now_s - told.age_s)
+        self.state = state.model_copy(
+            update={
+                "running": told.running,
+                "waiting": told.waiting,
+                "kv_usage": told.kv_usage,
+                "circuits_open": told.circuits_open,
+            }
+        )
+        return True
+
+    def is_silent_since(self, now_s: float) -> float:
+        """Seconds for which the most silent of its exchanges has brought nothing; 0 without any."""
+        return max((now_s - one.last_byte_s for one in self.exchanges if not one.is_paused), default=0.0)
 
     def has_adapter(self, name: str) -> bool:
         """The LoRA adapter was used there of late."""
@@ -205,6 +231,7 @@ class Fleet:
         self.remote_prefills = 0
         self.local_prefills = 0
         self.recent = RecentWindow()
+        self.kv_edges = KVEdges()
         self.trials = Trials()
         self._departed = KVCounters()
         self._typical: Terms | None = None
@@ -253,7 +280,7 @@ class Fleet:
         if restarted:
             self.retire_counters(worker)
             worker.forget_start()
-        worker.state, worker.seen_s = state, now_s
+        worker.state, worker.seen_s, worker.read_s, worker.is_mute = state, now_s, now_s, False
         return restarted
 
     def retire_counters(self, worker: Worker) -> None:
@@ -291,6 +318,7 @@ class Catalog:
         self.fleets: dict[str, Fleet] = {}  # by uid
         self.names: dict[str, Fleet] = {}  # as clients ask for them
         self.index = PrefixIndex(capacity.index_blocks)
+        self.on_cached: Callable[[Worker, list[int]], None] = lambda _worker, _blocks: None
         self.is_synced = False
 
     def workers(self) -> Iterator[tuple[Fleet, Worker]]:
@@ -329,6 +357,12 @@ class Catalog:
             fleet.queue.wake()
         self.names = served_names(self.fleets.values())
         self.is_synced = True
+
+    def note_cached(self, worker: Worker, blocks: list[int]) -> None:
+        """`worker` holds these blocks now."""
+        new = self.index.insert(blocks, worker.bit)
+        if new:
+            self.on_cached(worker, new)
 
     def forget_cache(self, worker: Worker) -> None:
         """The engine restarted: its cache is empty."""

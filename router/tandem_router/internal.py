@@ -9,6 +9,8 @@ from tandem_router import jsontext
 from tandem_router.decision_log import DecisionLog
 from tandem_router.demand.levels import build_levels
 from tandem_router.demand.recorder import DemandRecorder
+from tandem_router.digests.mesh import DigestMesh
+from tandem_router.digests.messages import DIGESTS_PATH
 from tandem_router.errors import BadRequestError, ModelNotFoundError, UnauthorizedError
 from tandem_router.fleets import Catalog, Fleet
 from tandem_router.gateway.service import Gateway
@@ -17,11 +19,12 @@ from tandem_router.http1.writer import ResponseWriter
 from tandem_router.keys import KeyRing
 from tandem_router.metrics import Metrics
 from tandem_router.refusal import JSON_TYPE
-from tandem_router.routes import READ, Routes
+from tandem_router.routes import CREATE, READ, Routes
 
 USAGE_PATH = "/internal/v1/usage"
 DECISIONS_PATH = "/internal/v1/decisions"
 DECISIONS_SHOWN = 50
+PEERS_PATH = "/internal/v1/peers"
 
 
 @dataclass
@@ -36,6 +39,7 @@ class InternalListener:
     gateway: Gateway
     demand: DemandRecorder
     decisions: DecisionLog
+    mesh: DigestMesh
 
     def routes(self) -> Routes:
         """The table of paths."""
@@ -44,6 +48,8 @@ class InternalListener:
         routes.add(READ, USAGE_PATH, self._usage)
         routes.add(READ, DEMAND_PATH, self._demand)
         routes.add(READ, DECISIONS_PATH, self._decisions)
+        routes.add(CREATE, DIGESTS_PATH, self._digest)
+        routes.add(READ, PEERS_PATH, self._peers)
         return routes
 
     async def _fleets(self, request: Request, writer: ResponseWriter) -> None:
@@ -71,6 +77,15 @@ class InternalListener:
         number = parse_whole(options, "number", 0) or None
         found = self.decisions.newest(fleet.key if fleet is not None else None, number, DECISIONS_SHOWN)
         writer.send(200, [JSON_TYPE], jsontext.dumps({"replica": self.replica, "decisions": found}))
+
+    async def _digest(self, request: Request, writer: ResponseWriter) -> None:
+        self._require_token(request)
+        self.mesh.receive(request.body)
+        writer.send(200, [JSON_TYPE], b"{}")
+
+    async def _peers(self, request: Request, writer: ResponseWriter) -> None:
+        self._require_token(request)
+        writer.send(200, [JSON_TYPE], jsontext.dumps(self.mesh.replica.describe(self.clock())))
 
     def _named_fleet(self, options: Mapping[str, list[str]]) -> Fleet | None:
         """The fleet of `?fleet=namespace/name`, None without it.
@@ -132,6 +147,7 @@ def build_fleet_report(catalog: Catalog, fleet: Fleet, now_s: float) -> FleetRep
         workers=workers,
         kv=kv,
         kv_fallbacks=fleet.kv_fallbacks,
+        kv_edges=fleet.kv_edges,
         recent=fleet.recent.observe(
             now_s, (fleet.remote_prefills, fleet.local_prefills, kv.bytes_received, kv.failures)
         ),

@@ -75,6 +75,10 @@ class KeyRing:
         """The router key in use; None without one. Only to derive from."""
         return self._keys[0] if self._keys else None
 
+    def internal_token(self) -> str | None:
+        """What we show at internal listeners of other routers; None without a key."""
+        return derive_internal_token(self._keys[0]) if self._keys else None
+
     def is_internal_token(self, shown: str) -> bool:
         """`shown` opens the internal listener; nothing does when there is no key. Compared in constant time."""
         return any([hmac.compare_digest(shown.encode(), derive_internal_token(key).encode()) for key in self._keys])

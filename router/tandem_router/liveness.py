@@ -1,8 +1,14 @@
-"""Asks every worker for its state once a second; a worker that does not answer for some seconds is not used."""
+"""Asks workers for their state once a second; a worker that does not answer for some seconds is not used.
+
+Of several replicas one asks each worker and tells the others. Each asks for itself where it hears nothing, where it
+waits for an answer, and from time to time.
+"""
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -17,6 +23,8 @@ STATE_PATH = b"/tandem/v1/state"
 INTERVAL_S = 1.0
 TIMEOUT_S = 1.0
 MAX_STATE_BYTES = 16 * 1024
+UNHEARD_S = 1.6  # nobody has told of the worker for this long, or it has sent us nothing
+REREAD_S = 10.0  # what peers do not pass on, such as counters
 
 
 @dataclass
@@ -25,6 +33,8 @@ class LivenessPoller:
 
     catalog: Catalog
     pool: UpstreamPool
+    owns: Callable[[Worker, float], bool] = lambda _worker, _now_s: True
+    on_read: Callable[[Worker, float], None] = lambda _worker, _age_s: None
     _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -36,10 +46,18 @@ class LivenessPoller:
     def tick(self, now_s: float) -> None:
         """One round: ask all, give up the lost, wake the waiting."""
         for fleet, worker in self.catalog.workers():
-            self.ask_soon(fleet, worker)
+            if self._must_ask(worker, now_s):
+                self.ask_soon(fleet, worker)
             worker.fail_silent(now_s)
+            worker.warm_up(now_s)
         for fleet in self.catalog.fleets.values():
             fleet.queue.wake()
+
+    def _must_ask(self, worker: Worker, now_s: float) -> bool:
+        if worker.seen_s is None or worker.read_s is None or self.owns(worker, now_s):
+            return True
+        is_unheard = now_s - worker.seen_s > UNHEARD_S or now_s - worker.read_s > REREAD_S
+        return is_unheard or worker.is_silent_since(now_s) > UNHEARD_S
 
     def ask_new(self) -> None:
         """Ask the workers that have never told their state: they are not used before."""
@@ -59,17 +77,20 @@ class LivenessPoller:
     async def _ask(self, fleet: Fleet, worker: Worker, endpoint: Endpoint) -> None:
         state = await fetch_state(self.pool, endpoint)
         if state is None:
+            worker.is_mute = True
             return
         was_usable = worker.is_usable(self.pool.loop.time())
         if fleet.take_state(worker, state, self.pool.loop.time()):
             self.catalog.forget_cache(worker)
+        self.on_read(worker, 0.0)
         if not was_usable:
             fleet.queue.wake()
 
 
-async def fetch_state(pool: UpstreamPool, endpoint: Endpoint) -> WorkerState | None:
-    """A worker's state, None when it does not tell."""
-    request = encode_request(b"GET", STATE_PATH, endpoint.authority, [], b"")
+async def fetch_state(pool: UpstreamPool, endpoint: Endpoint, load_id: str = "") -> WorkerState | None:
+    """A worker's state, None when it does not tell; with what became of one load, if `load_id` names it."""
+    target = STATE_PATH + (b"?load=" + quote(load_id, safe="").encode() if load_id else b"")
+    request = encode_request(b"GET", target, endpoint.authority, [], b"")
     try:
         async with asyncio.timeout(TIMEOUT_S):
             answer = await pool.fetch(endpoint, request, MAX_STATE_BYTES)

@@ -13,6 +13,7 @@ from tandem_router.http1.messages import Headers
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.keys import KeyRing
 from tandem_router.placer import Placer
+from tandem_router.probes.prober import KVProber
 from tandem_router.reception import Reception
 from tandem_router.tracing.spans import RequestTrace
 
@@ -40,6 +41,7 @@ class Serving:
     keys: KeyRing
     placer: Placer
     reception: Reception
+    prober: KVProber
     rules: RetryRules
     background: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tandem_api import labels
+from tandem_router.digests.mesh import parse_address
 
 DEFAULT_KEYS_DIR = "/etc/tandem/router"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -47,6 +48,10 @@ class Settings:
     trace_share: float
     internal_tls_cert: Path | None
     internal_tls_key: Path | None
+    internal_tls_ca: Path | None
+    peers: tuple[str, ...]
+    peer_selector: str
+    kv_probe: bool
     log_level: str
 
 
@@ -87,6 +92,19 @@ def _add_listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> N
     )
     group.add_argument("--internal-tls-cert", type=Path, help="certificate of the internal listener, PEM")
     group.add_argument("--internal-tls-key", type=Path, help="its key, PEM")
+    group.add_argument(
+        "--internal-tls-ca", type=Path, help="CA of the routers' certificates, PEM: peers must then show one"
+    )
+    group.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="internal listener of another replica; give it once for each (default: found by --peer-selector)",
+    )
+    group.add_argument(
+        "--peer-selector", default="", metavar="LABELS", help="labels of the router pods in this pod's namespace"
+    )
     group.add_argument(
         "--drain-timeout",
         type=float,
@@ -187,6 +205,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="prefill stays on a decode worker that holds the prompt but for so many tokens (default: %(default)s)",
     )
+    group.add_argument(
+        "--kv-probe",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="prove with a request of our own that KV moves between new pairs of workers (default: on)",
+    )
     group.add_argument("--retries", type=int, default=2, metavar="N", help="per leg, before the first byte")
     group.add_argument(
         "--prefill-timeout",
@@ -214,6 +238,13 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         parser.error("--trace-share is a share: from 0 to 1")
     if (given.tls_cert is None) != (given.tls_key is None):
         parser.error("--tls-cert and --tls-key belong together: give both or neither")
+    if given.internal_tls_ca is not None and given.internal_tls_cert is None:
+        parser.error("--internal-tls-ca needs --internal-tls-cert and --internal-tls-key: peers ask for ours")
+    for peer in given.peer:
+        try:
+            parse_address(peer)
+        except ValueError as error:
+            parser.error(f"--peer: {error}")
     return Settings(
         host=given.host,
         port=given.port,
@@ -245,6 +276,10 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         trace_share=given.trace_share,
         internal_tls_cert=given.internal_tls_cert,
         internal_tls_key=given.internal_tls_key,
+        internal_tls_ca=given.internal_tls_ca,
+        peers=tuple(given.peer),
+        peer_selector=given.peer_selector,
+        kv_probe=given.kv_probe,
         log_level=given.log_level,
     )
 

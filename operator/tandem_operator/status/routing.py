@@ -45,14 +45,18 @@ def judge_kv_transfer(facts: Facts) -> Verdict:
             f"{', '.join(fallbacks)}; use one image with one NCCL on GPUs for both roles, or set connector tcp"
         )
         return Verdict(Status.TRUE, Reason.KV_FELL_BACK, text)
-    if moved:
-        return Verdict(Status.TRUE, Reason.KV_MOVED, "KV moves from prefill to decode workers")
+    failing = next((report.kv_edges.failure for report in _reports(facts) if report.kv_edges.failing), None)
+    if moved or (_is_proved(facts) and not failures):
+        text = "KV moves from prefill to decode workers"
+        return Verdict(Status.TRUE, Reason.KV_MOVED, f"{text}, but not {failing}" if failing else text)
     if failures:
         text = (
             "every KV transfer of the last minutes has failed; requests are served by local prefill. "
             "See tandem_worker_kv_failures_total"
         )
         return Verdict(Status.FALSE, Reason.KV_FAILING, text)
+    if failing:
+        return Verdict(Status.FALSE, Reason.KV_FAILING, f"no KV moves: {failing}")
     return _last_proof(facts, ConditionType.KV_TRANSFER_READY)
 
 
@@ -67,7 +71,14 @@ def judge_disaggregation(facts: Facts) -> Verdict:
     if local:
         text = "half or more of the newest prompts fell back to decode workers; see PrefillReady and KVTransferReady"
         return Verdict(Status.FALSE, Reason.LOCAL_PREFILL_ONLY, text)
+    if _is_proved(facts):
+        return Verdict(Status.TRUE, Reason.REMOTE_PREFILL_SEEN, "a probe was prefilled by a prefill worker")
     return _last_proof(facts, ConditionType.DISAGGREGATION_EFFECTIVE)
+
+
+def _is_proved(facts: Facts) -> bool:
+    """A router has seen KV move between workers that run now."""
+    return any(report.kv_edges.proved for report in _reports(facts))
 
 
 def _last_proof(facts: Facts, kind: ConditionType) -> Verdict:

@@ -55,14 +55,19 @@ class PrefixIndex:
         _settle(depth, left, len(hashes))
         return depth
 
-    def insert(self, hashes: Sequence[int], worker: int) -> None:
-        """`worker` (a bit mask) now holds these blocks."""
+    def insert(self, hashes: Sequence[int], worker: int) -> list[int]:
+        """`worker` (a bit mask) now holds these blocks. Returns those of which that was not known."""
         blocks = self._blocks
+        new = []
         for block in hashes:
-            blocks[block] = blocks.get(block, 0) | worker
+            held = blocks.get(block, 0)
+            if not held & worker:
+                new.append(block)
+                blocks[block] = held | worker
             blocks.move_to_end(block)
         while len(blocks) > self._capacity:
             blocks.popitem(last=False)
+        return new
 
     def forget(self, worker: int) -> None:
         """`worker` (a bit mask) holds nothing any more: it restarted or is gone."""

@@ -4,10 +4,12 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from integration.router.fleet_site import READY_S, Workers
+from integration.router.fleet_site import READY_S, UID, Workers
 from unit.router.scripted import chat, http_post, read_answer, settings_for
 
 from tandem_router.app import Router
+from tandem_router.probes import edges
+from tandem_router.probes.prober import describe
 
 
 class Site(Workers):
@@ -69,6 +71,31 @@ async def test_kv_moves_and_the_split_answer_equals_the_whole_one(site):
         fleet = router.catalog.names["m"]
         await until(lambda: fleet.kv_totals().remote_tokens > 0)
         assert fleet.remote_prefills == 1
+
+
+async def test_a_probe_proves_that_kv_moves_and_says_when_it_does_not(site, monkeypatch):
+    monkeypatch.setattr(edges, "SETTLE_S", 0.0)
+    async with site.router() as router:
+        fleet, prober, clock = router.catalog.names["m"], router.prober, asyncio.get_running_loop().time
+        prober.tick(clock())
+        await until(lambda: prober.books[UID].counts() == (1, 0, 0))
+        (found,) = prober.books[UID]._found.values()
+        assert found.bytes_received > 0
+        assert found.remote_tokens > 100
+        assert (fleet.remote_prefills, router.metrics.of("m").inflight) == (0, 0), "probes are no traffic"
+        site.kill("p0")
+        prober.books.clear()
+        prober.tick(clock())
+        await until(lambda: prober.books[UID].counts() == (0, 1, 0))
+        assert describe(prober.books[UID]).failure.startswith("p0 to d0")
+
+
+async def test_real_traffic_proves_an_edge(site):
+    async with site.router() as router:
+        router.prober.tick(asyncio.get_running_loop().time())
+        words = " ".join(f"word{n}" for n in range(60))
+        assert (await ask(router, messages=[{"role": "user", "content": words}], max_tokens=4)).status == 200
+        await until(lambda: router.prober.books[UID].counts() == (1, 0, 0))
 
 
 async def test_clients_that_leave_at_any_moment_pin_no_kv(site):

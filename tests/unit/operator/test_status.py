@@ -10,7 +10,7 @@ import pytest
 from unit.operator.fleets import make_fleet, make_spec
 from unit.operator.world import START, World
 
-from tandem_api.router import FleetReport, RecentTraffic
+from tandem_api.router import FleetReport, KVEdges, RecentTraffic
 from tandem_api.v1alpha1 import InferenceDeploymentStatus
 from tandem_operator.errors import Conflict, Rejected
 from tandem_operator.model import Apply, Problem, RouterView
@@ -226,3 +226,17 @@ def test_objectives_are_not_passed_over_in_silence() -> None:
     found = conditions(routed(serving(objectives={"ttft": {"seconds": 2}})).fleet.status)
     assert found["ObjectivesMet"] == ("Unknown", "NotMeasured")
     assert found["Ready"] == ("True", "Available")
+
+
+def test_without_traffic_probes_say_whether_kv_moves() -> None:
+    found = conditions(routed(serving(), kv_edges=KVEdges(proved=1)).fleet.status)
+    assert found["KVTransferReady"] == ("True", "KVMoved")
+    assert found["DisaggregationEffective"] == ("True", "RemotePrefillSeen")
+    found = conditions(routed(serving(), kv_edges=KVEdges(failing=1, failure="p0 to d0: no")).fleet.status)
+    assert found["KVTransferReady"] == ("False", "KVFailing")
+
+
+def test_one_failing_pair_among_good_ones_is_named() -> None:
+    world = routed(serving(), kv_edges=KVEdges(proved=3, failing=1, failure="p0 to d1: 0 bytes came"))
+    condition = next(one for one in world.fleet.status.conditions if one.type == "KVTransferReady")
+    assert (condition.status, "p0 to d1" in condition.message) == ("True", True)

@@ -315,7 +315,7 @@ class Bench:
 
 def settings_for(file: Path, tmp_path: Path, **changes: Any) -> Settings:
     base = parse_settings(["--host", "127.0.0.1", "--static", str(file), "--keys-dir", str(tmp_path)], {})
-    defaults = {"port": 0, "internal_port": 0, "drain_timeout_s": 5.0}
+    defaults = {"port": 0, "internal_port": 0, "drain_timeout_s": 5.0, "kv_probe": False}
     return replace(base, **(defaults | changes))
 
 
