@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from tandem_router import explain
 from tandem_router.admission import QueueLimits
 from tandem_router.completion import CompletionService
 from tandem_router.decision_log import DecisionLog
@@ -279,7 +280,10 @@ START_FAULTS = (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `tandem-router`."""
-    settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["explain"]:
+        sys.exit(explain.main(given[1:]))
+    settings = parse_settings(given)
     configure_logging(settings.log_level)
     try:
         with asyncio.Runner(loop_factory=fastest_loop()) as runner:

@@ -61,6 +61,7 @@ def build_parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="tandem-router",
         description="OpenAI-compatible router for disaggregated inference fleets: chooses a prefill and a "
         "decode worker for each request, hands the KV cache over, relays tokens.",
+        epilog="`tandem-router explain --help`: why a request went where it went.",
     )
     _add_listening(parser, env)
     _add_discovery(parser, env)
