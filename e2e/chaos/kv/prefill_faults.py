@@ -2,15 +2,14 @@
 
 import signal
 import threading
-import time
 
 from integration.kv.vllm_engine import prefill
 
 from chaos.kv.stage import Expected, Outcome, Stage
-from chaos.kv.strike import Noticing, Strike, loaded_by
+from chaos.kv.strike import Noticing, Strike, arriving_at, loaded_by
 
 _TOKENS = 1400
-_DURING_S = 1.2
+_DURING_S = 0.9  # of the 2.6 s that a transfer takes
 _NOTICE_KILL_S = 0.2
 _LONG_ANSWER = 400
 _STOPPED_S = 4.0
@@ -100,7 +99,7 @@ def stop_after(stage: Stage) -> Outcome:
 def _strike_during(stage: Stage, with_signal: signal.Signals) -> tuple[Outcome, Noticing]:
     question = stage.make_question(_TOKENS)
     ticket = prefill(stage.victim, question.prompt)
-    strike = Strike(stage.victim, with_signal, stage.decode, lambda: time.sleep(_DURING_S))
+    strike = Strike(stage.victim, with_signal, stage.decode, arriving_at(stage.decode, _DURING_S))
     outcome = stage.redeem(question, ticket, Expected(12, (1, _TOKENS - 1)))
     return outcome, strike.finish()
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from integration.kv.vllm_engine import Engine
 
+from tandem_worker.engine_api import read_load
+
 _GIVE_UP_S = 15.0
 _POLL_S = 0.004
 Moment = Callable[[], None]  # returns when it has come
@@ -66,6 +68,18 @@ def _is_ended(line: socket.socket) -> bool:
 
 def _count_failures(engine: Engine) -> int:
     return sum(engine.stats()["failures"].values())
+
+
+def arriving_at(decode: Engine, for_s: float) -> Moment:
+    """The moment when a request has waited in `decode` for `for_s`: its KV is on the way, however busy the machine."""
+
+    def wait() -> None:
+        end_s = time.monotonic() + _GIVE_UP_S
+        while not read_load(decode.client.get("/metrics").text).waiting and time.monotonic() < end_s:
+            time.sleep(_POLL_S)
+        time.sleep(for_s)
+
+    return wait
 
 
 def loaded_by(decode: Engine) -> Moment:
