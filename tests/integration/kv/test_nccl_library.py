@@ -65,9 +65,40 @@ def test_without_a_device_calls_fail_with_the_reason_that_cuda_gives(report: dic
 
 
 def test_a_communicator_that_is_none_is_refused_and_not_followed(report: dict[str, Any]) -> None:
-    for call in ("state_of_null", "memory_of_null", "send_on_null"):
+    for call in ("state_of_null", "memory_of_null", "send_on_null", "register_on_null"):
         assert report[call]["result"] == "INVALID_ARGUMENT"
         assert "comm argument is NULL" in report[call]["text"]
+
+
+def test_a_cuda_runtime_without_a_driver_is_no_cuda(report: dict[str, Any]) -> None:
+    assert "finds no device" in report["cuda"]["refusal"]
+    for call, said in report["cuda"]["calls"].items():
+        assert re.search(r"error (35|100): ", said), f"{call}: {said}"  # no driver, or none of its devices
+
+
+def test_cuda_is_called_as_its_header_declares_it(report: dict[str, Any]) -> None:
+    types, api = report["cuda"]["types"], report["cuda"]["api"]
+    if not types:
+        pytest.skip("this libcudart came without its headers")
+    for name, value in (
+        ("cudaErrorNotReady", 600),
+        ("cudaMemcpyDefault", 4),
+        ("cudaMemcpySrcAccessOrderStream", 1),
+    ):
+        assert re.search(rf"\b{name} += +(0x)?{value}\b", types), name
+    for name, value in (("cudaStreamNonBlocking", 1), ("cudaEventDisableTiming", 2), ("cudaHostAllocPortable", 1)):
+        assert re.search(rf"#define {name} +0x0{value} ", types), name
+    fields = re.search(r"struct __device_builtin__ cudaMemcpyAttributes \{(.*?)\};", types, re.DOTALL)
+    assert fields is not None
+    names = re.findall(r"(\w+);", fields[1])
+    assert names == list(report["cuda"]["attribute_offsets"])
+    assert list(report["cuda"]["attribute_offsets"].values()) == [0, 4, 12, 20]  # enum, two of (enum, int), unsigned
+    assert report["cuda"]["attribute_bytes"] == 24
+    batch = re.search(r"cudaMemcpyBatchAsync\(([^)]*)\);", api)
+    assert batch is not None
+    assert [each.split()[-1].lstrip("*") for each in batch[1].split(",")] == [
+        *("dsts", "srcs", "sizes", "count", "attrs", "attrsIdxs", "numAttrs", "stream"),
+    ]
 
 
 def _defined(header: str, name: str) -> int:
