@@ -136,11 +136,12 @@ def build_environment(directory: Path, address: str, role: str, engine: dict[str
     (keys / "kid").write_text("k1")
     source = engine.pop("source", "synthetic://tiny-llama")
     connector = engine.pop("connector", "tcp")
+    adapters = engine.pop("adapters", [])
     config = {
         "fleet": "default/chat",
         "role": role,
         "kv_revision": "r1",
-        "model": {"name": "tiny", "served_name": "tiny", "source": source},
+        "model": {"name": "tiny", "served_name": "tiny", "source": source, "adapters": adapters},
         "engine": {"type": "vllm", "max_num_seqs": 8, **engine},
         "kv_transfer": None if role == "mixed" else {"connector": connector, "lease_s": 30},
         "drain_timeout_s": 60,

@@ -41,10 +41,16 @@ def adapter(worker_python: str, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.fixture(scope="module")
-def fleet(start_worker: Start, adapter: dict[str, str]) -> Fleet:
+def plain(start_worker: Start, adapter: dict[str, str]) -> WorkerProcess:
+    """Started, and ready by the time that somebody waits for it."""
+    return start_worker("mixed", dtype="float32", adapters=[adapter])
+
+
+@pytest.fixture(scope="module")
+def fleet(start_worker: Start, plain: WorkerProcess, adapter: dict[str, str]) -> Fleet:
     common = {"dtype": "float32", "adapters": [adapter]}  # on the tiny model bfloat16 noise alone changes words
     fleet = Fleet(
-        start_worker("mixed", **common),
+        plain,
         start_worker("mixed", dtype="float32", speculative=NGRAM, prefix_caching=False),
         start_worker("prefill", speculative=NGRAM, **common),
         start_worker("decode", speculative=NGRAM, **common),
@@ -104,8 +110,9 @@ def test_kv_of_model_and_adapter_is_handed_over_beside_speculation(fleet: Fleet,
     assert read_metric(fleet.prefill, "vllm:spec_decode_num_draft_tokens_total") == 0
 
 
-def test_a_draft_model_guesses_and_changes_no_word(fleet: Fleet, start_worker: Start) -> None:
+def test_a_draft_model_guesses_and_changes_no_word(plain: WorkerProcess, start_worker: Start) -> None:
     worker = start_worker("mixed", dtype="float32", speculative=DRAFT)
-    worker.wait_ready()
-    assert text_of(worker.complete(PROMPT)) == text_of(fleet.plain.complete(PROMPT))
+    for one in (plain, worker):
+        one.wait_ready()
+    assert text_of(worker.complete(PROMPT)) == text_of(plain.complete(PROMPT))
     assert read_metric(worker, "vllm:spec_decode_num_accepted_tokens_total") > 0
