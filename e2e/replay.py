@@ -55,12 +55,6 @@ def thin(trace: Trace, every: int) -> Trace:
     return Trace(trace.arrival_s[chosen], trace.input_tokens[chosen], trace.output_tokens[chosen])
 
 
-def write_csv(trace: Trace) -> str:
-    """As `tandem simulate` reads it."""
-    rows = zip(trace.arrival_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist(), strict=True)
-    return "arrival_s,input_tokens,output_tokens\n" + "".join(f"{at!r},{prompt},{out}\n" for at, prompt, out in rows)
-
-
 async def play(url: str, model: str, trace: Trace) -> Ledger:
     """Ask each request at its time, however long the others take."""
     ledger = Ledger()

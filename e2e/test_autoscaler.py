@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ import yaml
 from demo.installation import Installation
 from demo.milestones import condition_of
 from fleets import Fleets, build_sim_fleet
-from replay import Ledger, play, thin, write_csv
+from replay import Ledger, play, thin
 from tandem_api import labels
-from tandem_cli.app import main as tandem
+from tandem_simulator.fleet_spec import read_fleet
+from tandem_simulator.policies.naming import parse_policy
+from tandem_simulator.pool import Startup
+from tandem_simulator.scenario import Scenario, run_policy
 from tandem_simulator.traffic.model import Trace
 from tandem_simulator.traffic.reading import read_trace
 from tandem_simulator.traffic.servegen import Span
@@ -30,11 +33,12 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 TRACES = Path(__file__).resolve().parents[1] / "bench" / "autoscaler" / "traces"
 SPEEDUP = 10.0
-EVERY = 20  # one of so many requests: a processor plays engines, routers and clients together
+EVERY = 40  # one of so many requests: a processor plays engines, routers and clients together
 STARTUP_S = 8.0
-TTFT_S, TPOT_S, FACTOR = 6.0, 0.2, 3.0
-# One engine of a fifth of an A100's speed: a prompt of the trace takes 0.9 s, a token 60 ms.
-P0_MS, P1_MS, P2_MS, D0_MS, D1_MS, D2_MS = 20.0, 0.7, 0.0, 60.0, 1.0, 0.0
+LEAD_IN_S = 60.0  # both see so much traffic before they decide
+TTFT_S, TPOT_S, FACTOR = 8.0, 0.2, 3.0
+# A slow engine, so that few requests need several: a prompt of the trace takes 1.5 s, a token 70 ms.
+P0_MS, P1_MS, P2_MS, D0_MS, D1_MS, D2_MS = 20.0, 1.2, 0.0, 60.0, 1.0, 0.0
 KV_TOKENS, SLOTS = 100_000, 8
 
 
@@ -60,12 +64,13 @@ def build_fleet(name: str) -> dict[str, Any]:
             "extraArgs": [f"--sim-{flag}={value}" for flag, value in flags.items()],
         },
         prefill={"replicas": 3, "min": 1, "max": 8},
-        decode={"replicas": 4, "min": 1, "max": 10},
+        decode={"replicas": 5, "min": 1, "max": 10},
         objectives={
             "ttft": {"percentile": "p95", "seconds": TTFT_S, "isolatedFactor": FACTOR},
             "tpot": {"percentile": "p95", "seconds": TPOT_S},
         },
-        autoscaling={"mode": "Objectives"},
+        autoscaling={"mode": "External"},
+        routing={"queueTimeoutSeconds": 120},
         drain={"timeoutSeconds": 120},
     )
 
@@ -117,14 +122,15 @@ def read_slice() -> Trace:
 
 
 def simulate(folder: Path, fleet: dict[str, Any], trace: Trace, startup_s: float) -> dict[str, Any]:
-    """What `tandem simulate` says of the same run."""
-    (folder / "trace.csv").write_text(write_csv(trace))
-    (folder / "fleet.yaml").write_text(yaml.safe_dump(fleet))
-    out = folder / "out.json"
-    inputs = ["--trace", str(folder / "trace.csv"), "--fleet", str(folder / "fleet.yaml"), "--json", str(out)]
-    flags = ["--policy", "tandem", "--start", "replicas", "--startup-s", f"{startup_s:g}", "--quiet"]
-    assert tandem(["simulate", *inputs, *flags]) == 0
-    return dict(json.loads(out.read_text()))
+    """What the simulator says of the same run."""
+    path = folder / "fleet.yaml"
+    path.write_text(yaml.safe_dump(fleet))
+    scenario = Scenario(read_fleet(path, "h100", None), trace, startup=Startup(startup_s), warm=False)
+    workload = scenario.workload()
+    conditions = replace(scenario.conditions(workload), acts_from_s=LEAD_IN_S)
+    outcome, run, _ = run_policy(scenario, workload, parse_policy("tandem", scenario, workload), conditions)
+    sizes = {"prefill": sorted({row[2] for row in run.sizes}), "decode": sorted({row[4] for row in run.sizes})}
+    return outcome.to_json() | sizes
 
 
 def target_s(prompt_tokens: int) -> float:
@@ -137,9 +143,13 @@ def test_pools_follow_recorded_traffic_as_the_simulator_said(
     trace, manifest = read_slice(), build_fleet("follows")
     fleets.apply(manifest)
     fleets.wait_ready("follows")
-    fleets.wait_condition("follows", "AutoscalerActive", "Deciding", timeout_s=60)
+    take_over = threading.Timer(
+        LEAD_IN_S, tandem.objects.patch_spec, ("follows", {"autoscaling": {"mode": "Objectives"}})
+    )
     with watching(tandem.objects, "follows") as watch:
+        take_over.start()
         ledger = asyncio.run(play(router_url, "follows", trace))
+    take_over.join()
     status = fleets.fetch("follows")["status"]
     assert ledger.faults == []
     assert len(ledger.entries) == len(trace)
@@ -174,7 +184,8 @@ def report(watch: Watch, ledger: Ledger, trace: Trace, predicted: dict[str, Any]
         "prefill": sorted({row[1] for row in watch.seconds}),
         "decode": sorted({row[2] for row in watch.seconds}),
     }
-    told = {name: predicted[name] for name in ("requests", "attainment", "gpu_hours", "ttft_s", "tpot_s", "starts")}
+    names = ("requests", "attainment", "gpu_hours", "ttft_s", "tpot_s", "prefill", "decode", "starts")
+    told = {name: predicted[name] for name in names}
     document = {"seen": seen, "simulated": told, "status": status["objectives"], "load_average": os.getloadavg()}
     print(json.dumps(document, indent=1))
     if "TANDEM_E2E_RESULTS" in os.environ:
@@ -188,7 +199,7 @@ def test_a_fleet_goes_to_zero_and_comes_back_for_the_first_request(
 ) -> None:
     """The request that wakes it waits in the router, and is answered."""
     manifest = build_fleet("sleeps")
-    manifest["spec"]["autoscaling"]["scaleToZeroAfterSeconds"] = 60
+    manifest["spec"]["autoscaling"] = {"mode": "Objectives", "scaleToZeroAfterSeconds": 60}
     manifest["spec"]["prefill"]["replicas"] = manifest["spec"]["decode"]["replicas"] = 1
     fleets.apply(manifest)
     fleets.wait_ready("sleeps")

@@ -20,7 +20,7 @@ from tandem_operator.autoscale.configure import is_watched
 from tandem_operator.autoscale.demand import BadDemandError
 from tandem_operator.autoscale.pools import see_pool
 from tandem_operator.autoscale.scaler import PoolSeen, Said, Scaler, Sources
-from tandem_operator.autoscale.settings import Role
+from tandem_operator.autoscale.settings import ROUND_S, Role
 from tandem_operator.cluster import Cluster
 from tandem_operator.demand_reader import DemandReader
 from tandem_operator.errors import ApiError, NotLeader
@@ -34,7 +34,6 @@ from tandem_operator.store import Store
 from tandem_operator.transitions import build_scaling_event
 from tandem_operator.validate import find_problem
 
-ROUND_S = 5.0
 LOST_CLOCK_ROUNDS = 24  # two minutes of a clock that lies before the last decision: then begin anew
 
 _log = logging.getLogger(__name__)
@@ -155,12 +154,13 @@ class Autoscaler:
 
     async def _step(self, watched: _Watched, sources: Sources, now_s: float) -> None:
         fleet, scaler = watched.fleet, watched.scaler
-        began_s = time.perf_counter()
+        began_s, before = time.perf_counter(), scaler.decision
         pools = self._see(fleet, now_s)
         if len(pools) < len(fleet.pool_roles()):
             return  # not born yet
         is_news = scaler.step(pools, sources, now_s)
-        self._metrics.observe_decision(str(fleet.key), scaler.decision, time.perf_counter() - began_s)
+        if scaler.decision is not None and scaler.decision is not before:
+            self._metrics.observe_decision(str(fleet.key), scaler.decision, time.perf_counter() - began_s)
         await self._write(fleet, scaler, pools)
         if is_news:
             self._changed(fleet.key)

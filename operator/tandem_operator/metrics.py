@@ -61,11 +61,9 @@ class Metrics:
             registry=self.registry,
         )
 
-    def observe_decision(self, fleet: str, decision: Decision | None, seconds: float) -> None:
-        """One round of the autoscaler over one fleet; None: it is only watched."""
+    def observe_decision(self, fleet: str, decision: Decision, seconds: float) -> None:
+        """One decision on one fleet."""
         self.decision_seconds.observe(seconds)
-        if decision is None:
-            return
         hold = decision.hold.reason if decision.hold else ""
         for role, pool in (("prefill", decision.prefill), ("decode", decision.decode)):
             self.decision_workers.labels(fleet, role).set(pool.workers)

@@ -1,10 +1,13 @@
 """What goes wrong must not cost more than a point of attainment, where physics allows it."""
 
+from dataclasses import replace
+
 import pytest
 
 from tandem_simulator.faults import Faults
 from tandem_simulator.pool import Startup
 from tandem_simulator.scenario import Scenario
+from tandem_simulator.traffic.model import Trace
 
 from .worlds import arrivals, build_fleet, play
 
@@ -48,6 +51,25 @@ def test_attainment_stays_within_a_point(tmp_path, healthy, name):
     assert outcome.failed == outcome.unfinished == 0
     assert outcome.attainment >= healthy.attainment - POINT
     assert outcome.gpu_hours <= 1.34 * healthy.gpu_hours
+
+
+def test_a_flushed_prefix_cache_is_work_again_and_nothing_is_lost(tmp_path):
+    """Half of each prompt was cached; at a flush all of it is new, for as long as it takes to come back."""
+    fleet = build_fleet(tmp_path, "70b-h100-tp4", ttft_s=2.0, tpot_s=0.05)
+    trace = with_common_prefixes(arrivals(lambda at: 16.0, 1800, 2048, 150))
+    whole, _ = play(Scenario(fleet, trace), "tandem")
+    flushed, _ = play(Scenario(fleet, trace, faults=Faults(flushes_s=(900.0, 1300.0))), "tandem")
+    assert flushed.failed == flushed.unfinished == 0
+    assert flushed.attainment >= whole.attainment - POINT
+
+
+def with_common_prefixes(trace: Trace) -> Trace:
+    """Each prompt begins with one of fifty documents of two blocks."""
+    blocks = [
+        [2 * (number % 50), 2 * (number % 50) + 1, *(1000 + 8 * number + part for part in range(tokens // 512 - 2))]
+        for number, tokens in enumerate(trace.input_tokens.tolist())
+    ]
+    return replace(trace, blocks=blocks)
 
 
 def test_a_dead_worker_of_each_role_costs_only_its_streams(tmp_path):

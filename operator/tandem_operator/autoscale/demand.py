@@ -170,6 +170,11 @@ class DemandHistory:
         while self._arrivals and self._arrivals[0].arrival_s < oldest:
             self._arrivals.popleft()
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing happened within the windows."""
+        return not self._bins and not self._arrivals
+
     def bins(self, from_s: float, until_s: float) -> Iterator[Bin]:
         """Bins that began at or after `from_s` and ended by `until_s`; empty seconds are left out."""
         for second in range(int(from_s), int(until_s)):

@@ -71,6 +71,10 @@ class Intake:
         kept = set(sources)
         self._levels = {source: levels for source, levels in self._levels.items() if source in kept}
 
+    def is_silent(self) -> bool:
+        """No window holds anything, and nothing waits or runs."""
+        return not self._levels and self.history.is_empty and self._bad is None
+
     def fault(self, now_s: float) -> str | None:
         """What was wrong with an answer within the last minute."""
         if self._bad is None or now_s - self._bad[0] > DISTRUST_S:

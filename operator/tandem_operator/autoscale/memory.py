@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from tandem_operator.autoscale.demand import quantile
 
 HOUR_S = 3600.0
-ENOUGH_ERRORS = 60  # ten minutes of decisions
+ENOUGH_ERRORS = 60  # five minutes of decisions
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from tandem_operator.autoscale.schedules import UnknownTimeZoneError
 from tandem_operator.autoscale.settings import BadSettingsError, Role
 
 DEFAULT_STARTUP_S = 120.0  # before any worker of the fleet has been seen to start (research/autoscaling.md §1.2)
+REST_S = 60.0  # between decisions on a fleet that nobody asks
 REPORT_EVERY_S = 60.0  # numbers that drift are written that often
 
 
@@ -98,9 +99,20 @@ class Scaler:
         if not is_decided(self.spec):
             self.decision = None
             return self._say(None, now_s)
+        if self._is_at_rest(pools, now_s):
+            return False
         seen = self._observe(pools, sources, now_s)
         self.decision = self._decide(seen)
         return self._say(seen, now_s)
+
+    def _is_at_rest(self, pools: Mapping[Role, PoolSeen], now_s: float) -> bool:
+        """Nothing came for longer than any window, nothing runs, the sizes are as decided: once a minute is enough."""
+        decided = self.decision
+        if decided is None or decided.hold is not None or now_s - decided.at_s >= REST_S:
+            return False
+        sizes = (pools["prefill"].desired, pools["decode"].desired)
+        is_settled = sizes == (decided.prefill.workers, decided.decode.workers)
+        return is_settled and now_s >= decided.at_s and self._intake.is_silent()
 
     def wanted(self) -> dict[Role, int]:
         """Sizes to write; empty when nothing may be written."""

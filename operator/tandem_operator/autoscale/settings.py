@@ -7,6 +7,7 @@ from tandem_core.performance import PerformanceModel
 from tandem_core.targets import Objectives
 
 Role = Literal["prefill", "decode"]
+ROUND_S = 5.0  # between two decisions on a fleet, in production and in the simulator
 
 
 class BadSettingsError(ValueError):

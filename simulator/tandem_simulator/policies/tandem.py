@@ -9,13 +9,12 @@ from tandem_operator.autoscale.decision import Decision
 from tandem_operator.autoscale.demand import Arrival, Bin, DemandHistory, Gauges
 from tandem_operator.autoscale.memory import Memory
 from tandem_operator.autoscale.observation import Observation, PoolState
-from tandem_operator.autoscale.settings import Settings
+from tandem_operator.autoscale.settings import ROUND_S, Settings
 from tandem_simulator.conditions import Sizes
 from tandem_simulator.journal import Journal
 from tandem_simulator.meters import PoolView, View
 from tandem_simulator.workload import Workload, prefill_steps
 
-INTERVAL_S = 10.0
 RECORDS_PER_S = 50
 
 
@@ -23,7 +22,7 @@ class TandemPolicy:
     """Keeps the demand history and the memory of one fleet, as the operator does."""
 
     name = "tandem"
-    interval_s = INTERVAL_S
+    interval_s = ROUND_S
     sees_staleness = True
 
     def __init__(self, settings: Settings, workload: Workload, journal: Journal, startup_s: float) -> None:

@@ -199,6 +199,14 @@ class Stage:
         return pools["prefill"], pools["decode"]
 
     @property
+    def decisions(self) -> float:
+        """How many were made, of each role."""
+        lines = self.metrics.render().decode().splitlines()
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("tandem_operator_decision_total{")
+        )
+
+    @property
     def decision(self) -> Any:
         said = self.autoscaler.said(UID)
         assert said is not None

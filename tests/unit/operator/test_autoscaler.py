@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 from unit.operator.demand_routers import (
     SCALED,
@@ -96,6 +97,12 @@ async def test_without_any_router_nothing_is_decided() -> None:
     assert stage.cluster.scaled == []
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take long; only one test is about time."""
+    monkeypatch.setattr(router_client, "TIMEOUT", aiohttp.ClientTimeout(total=60))
+
+
 @asynccontextmanager
 async def hanging_listener(address: str) -> AsyncIterator[None]:
     """Takes connections, and never says a word."""
@@ -104,19 +111,28 @@ async def hanging_listener(address: str) -> AsyncIterator[None]:
         yield
 
 
-async def test_a_router_that_hangs_stops_shrinking_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router_client, "TIMEOUT", router_client.aiohttp.ClientTimeout(total=0.1))
+async def test_a_router_that_does_not_answer_stops_shrinking_and_nothing_else() -> None:
     stage = make_stage(sizes=(9, 9))
     busy = DemandRouter(stage.clock, rate_rps=1)
-    async with stage.routers(b=busy), hanging_listener(address_of("c")):
+    async with stage.routers(b=busy):
         await stage.rounds()
-        put_router(stage.store, "c", address_of("c"))
-        await stage.rounds(5, every_s=60.0)
+        put_router(stage.store, "c", address_of("c"))  # nobody listens there
+        await stage.rounds(2, every_s=60.0)
         assert stage.decision.prefill.bound == "sourceMissing"
         assert stage.sizes() == (9, 9)
         busy.rate_rps = 40
-        await stage.rounds(20)
+        await stage.rounds(2, every_s=60.0)
         assert stage.sizes()[0] > 9
+
+
+async def test_a_scrape_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router_client, "TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    stage = make_stage(sizes=(9, 9))
+    async with stage.routers(), hanging_listener(address_of("c")):
+        put_router(stage.store, "c", address_of("c"))
+        await stage.rounds()
+    assert stage.decision.hold.reason == "NoData"
+    assert stage.sizes() == (9, 9)
 
 
 @pytest.mark.parametrize("bad", ["NaN", "-5", "Infinity", "1e999"])
@@ -285,6 +301,19 @@ async def test_at_rest_nothing_is_said_and_nothing_is_written() -> None:
         await stage.rounds(50, every_s=60.0)
     assert stage.changed == []
     assert stage.cluster.scaled == []
+
+
+async def test_a_fleet_that_nobody_asks_is_decided_on_once_a_minute_and_wakes_at_once() -> None:
+    stage = make_stage(sizes=(1, 1))
+    router = DemandRouter(stage.clock)
+    async with stage.routers(a=router):
+        await stage.rounds(60, every_s=60.0)
+        before = stage.decisions
+        await stage.rounds(24)
+        assert stage.decisions - before <= 3 * 2  # two roles
+        router.rate_rps, router.silent_from_s = 8, None
+        await stage.rounds(1)
+        assert stage.sizes()[0] > 1
 
 
 async def test_a_fleet_that_is_gone_leaves_nothing() -> None:
