@@ -96,7 +96,7 @@ def test_deleting_a_fleet_leaves_nothing(cluster: Cluster, tandem: Installation,
         ({"autoscaling": {"mode": "Objectives"}}, "autoscaling.mode"),
         ({"kvTransfer": {"connector": "nccl", "tls": {"secretName": "kv"}}}, "kvTransfer.tls"),
         ({"decode": {"replicas": 1, "resources": {"memory": "lots"}}}, "spec.decode.resources.memory"),
-        ({"decode": {"replicas": 1, "parallelism": {"tensor": 2}}}, "parallelism.tensor"),
+        ({"decode": {"replicas": 1, "parallelism": {"tensor": 2, "context": 3}}}, "parallelism.context"),
         ({"engine": {"type": "sim", "extraArgs": ["--port=1"]}}, "extraArgs"),
     ],
 )

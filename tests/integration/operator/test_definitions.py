@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from integration.operator.conftest import Kube, make_manifest
+from property.kv.world import build_engine
 
 from cluster.client import connect
 from cluster.errors import ClusterError
 from tandem_api.labels import API_VERSION
 from tandem_api.v1alpha1 import InferenceDeployment, InferenceDeploymentSpec
 from tandem_operator.crdgen import build_schema
+from tandem_worker.kv.compatibility import find_mismatch
+from tandem_worker.kv.messages import GroupShape
 
 pytestmark = pytest.mark.integration
 
@@ -245,10 +250,36 @@ def is_refused_by(message: str) -> bool:
     return any(expected in message for _, expected in REFUSED)
 
 
+def test_admission_and_the_handshake_agree_on_the_ratios_of_tensor_parallelism(try_apply: Any) -> None:
+    """For a model whose KV heads fit both: whether they fit, only the handshake can know."""
+    for prefill, decode in itertools.combinations_with_replacement(range(1, 9), 2):
+        heads = GroupShape(layers=["l0"], page_tokens=16, head_bytes_per_token=4, kv_heads=math.lcm(prefill, decode))
+        sides = (build_engine(str(tp), tp_size=tp, groups=[heads]) for tp in (prefill, decode))
+        spec = {role: pool(parallelism={"tensor": tp}) for role, tp in (("prefill", prefill), ("decode", decode))}
+        assert is_admitted(try_apply, spec) == (find_mismatch(*sides) is None), (prefill, decode)
+
+
+def is_admitted(try_apply: Any, spec: dict[str, Any]) -> bool:
+    try:
+        try_apply(make_manifest("ratio", **spec))
+    except ClusterError as refusal:
+        if "make one a multiple of the other" not in str(refusal):
+            raise
+        return False
+    return True
+
+
 @pytest.mark.parametrize("name", ["a" * 41, "1abc", "a.b"])
 def test_a_name_that_does_not_fit_into_child_names_is_refused(try_apply: Any, name: str) -> None:
     with pytest.raises(ClusterError, match="DNS label of at most 40 characters"):
         try_apply(make_manifest(name))
+
+
+def test_a_long_name_leaves_no_room_for_groups_of_nodes(try_apply: Any) -> None:
+    wide = {"prefill": None, "decode": pool(nodes=2, parallelism={"tensor": 2})}
+    try_apply(make_manifest("a" * 30, **wide))
+    with pytest.raises(ClusterError, match="at most 30 characters where nodes is above 1"):
+        try_apply(make_manifest("a" * 31, **wide))
 
 
 def test_the_longest_name_is_admitted(try_apply: Any) -> None:
