@@ -56,9 +56,9 @@ def test_attainment_stays_within_a_point(tmp_path, healthy, name):
 def test_a_flushed_prefix_cache_is_work_again_and_nothing_is_lost(tmp_path):
     """Half of each prompt was cached; at a flush all of it is new, for as long as it takes to come back."""
     fleet = build_fleet(tmp_path, "70b-h100-tp4", ttft_s=2.0, tpot_s=0.05)
-    trace = with_common_prefixes(arrivals(lambda at: 16.0, 1800, 2048, 150))
+    trace = with_common_prefixes(arrivals(lambda at: 10.0, 1500, 2048, 150))
     whole, _ = play(Scenario(fleet, trace), "tandem")
-    flushed, _ = play(Scenario(fleet, trace, faults=Faults(flushes_s=(900.0, 1300.0))), "tandem")
+    flushed, _ = play(Scenario(fleet, trace, faults=Faults(flushes_s=(700.0, 1100.0))), "tandem")
     assert flushed.failed == flushed.unfinished == 0
     assert flushed.attainment >= whole.attainment - POINT
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +57,7 @@ class Clock:
 class DemandRouter:
     """One router process. `rate_rps` prompts of `tokens` tokens come each second, and end in it."""
 
-    clock: Clock
+    clock: Callable[[], float]
     rate_rps: int = 0
     tokens: int = 5000
     epoch: str = "first"
