@@ -34,7 +34,7 @@ from cluster.progress import Step
 from cluster.spec import ClusterSpec, process_node_name
 from cluster.waiting import wait_until
 
-READY_PATIENCE_S = 60.0
+READY_PATIENCE_S = 180.0  # a hang, not slowness: machines are shared
 # Proxies and Go or Python settings of the caller's shell are none of a cluster's business.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "TANDEM_NODE_BACKOFF_S")
 LOG_TAIL_BYTES = 8192

@@ -19,4 +19,4 @@ def temporary_namespace(cluster: Cluster, prefix: str = "test") -> Iterator[str]
     try:
         yield name
     finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false")
+        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

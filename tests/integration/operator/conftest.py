@@ -169,7 +169,7 @@ class Installation:
         operator = OperatorProcess([*command, *flags], self.folder / f"operator-{self.count}.log")
         try:
             if wait:
-                wait_until(operator.is_leading, 25, lambda: operator.log.read_text()[-2000:])
+                wait_until(operator.is_leading, 60, lambda: operator.log.read_text()[-2000:])
             yield operator
         finally:
             operator.stop()
@@ -218,19 +218,25 @@ def tandem_kube(tandem_cluster: Cluster) -> Iterator[Kube]:
 
 @pytest.fixture(scope="module")
 def installation(tandem_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation for the whole module."""
+    with make_installation(tandem_cluster, tmp_path_factory.mktemp("operator")) as made:
+        yield made
+
+
+@contextmanager
+def make_installation(cluster: Cluster, folder: Path) -> Iterator[Installation]:
     """Namespaces, service account and Roles; the fleets' namespace admits restricted pods only."""
-    folder = tmp_path_factory.mktemp("operator")
-    with temporary_namespace(tandem_cluster) as home, temporary_namespace(tandem_cluster) as namespace:
-        tandem_cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    with temporary_namespace(cluster) as home, temporary_namespace(cluster) as namespace:
+        cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": home}}
         subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}
         objects = [account, *build_role(home, Scope.HOME), *build_role(namespace, Scope.FLEET)]
         for binding in objects:
             if binding["kind"] == "RoleBinding":
                 binding["subjects"] = [subject]
-        tandem_cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
-        kubeconfig = write_kubeconfig(tandem_cluster, home, folder / "kubeconfig")
-        yield Installation(tandem_cluster, home, namespace, kubeconfig, folder)
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+        kubeconfig = write_kubeconfig(cluster, home, folder / "kubeconfig")
+        yield Installation(cluster, home, namespace, kubeconfig, folder)
 
 
 def write_kubeconfig(cluster: Cluster, home: str, path: Path) -> Path:
