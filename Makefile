@@ -93,8 +93,12 @@ e2e-autoscaler: env cluster-binaries ## Recorded traffic at ten times its speed:
 	@$(VENV)/pytest e2e/test_autoscaler.py -q -s
 
 .PHONY: bench-operator
-bench-operator: env cluster-binaries ## Spec change to children applied, beside a bare server-side apply on the same control plane.
-	@$(VENV)/python bench/operator/spec_change.py
+bench-operator: env cluster-binaries ## Spec change to children applied, beside plain kopf handlers and bare applies on one control plane.
+	@$(VENV)/python -m bench.operator --churn 500 --write
+
+.PHONY: scale
+scale: env cluster-binaries ## 1,000 fleets of 10 workers on nodes that only pretend, against the limits; FLEETS= and WORKERS= for fewer.
+	@$(VENV)/python -m scale --fleets $(or $(FLEETS),1000) --workers $(or $(WORKERS),10)
 
 .PHONY: bench-router
 bench-router: env ## CPU and latency of the router beside its peers, paired; needs Go, says which peers are missing.

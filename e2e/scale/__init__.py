@@ -1,0 +1,1 @@
+"""Many fleets on nodes that only pretend: `python -m scale` (make scale)."""
