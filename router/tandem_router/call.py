@@ -28,18 +28,7 @@ from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, give_up, r
 from tandem_router.refusal import send_error
 from tandem_router.serving import Order, Serving
 from tandem_router.token_trail import TokenTrail
-from tandem_router.tracing.spans import (
-    FIRST_CHUNK_S,
-    QUEUE_S,
-    ROUTE_REASON,
-    SERVER_ADDRESS,
-    SERVER_PORT,
-    WORKER,
-    Attributes,
-    RequestTrace,
-    Span,
-    traced_headers,
-)
+from tandem_router.tracing.spans import FIRST_CHUNK_S, QUEUE_S, ROUTE_REASON, RequestTrace, Span, traced_headers
 from tandem_router.trials import is_over
 
 UNWANTED_LOCAL = frozenset(("no_prefill_worker", "prefill_failed", "prefill_declined", "circuit_open"))
@@ -61,7 +50,9 @@ class Call:
         self._ask = ask if self._trail is None else traced(ask)
         span_s = (order.started_s, order.deadline_s)
         reception = serving.reception
-        self._errand = reception.read(order.fleet, ask.prompt, ask.whole_reason, order.standing, span_s)
+        self._adapter = order.fleet.spec.adapter_of(ask.model)
+        self._model = self._adapter or order.fleet.spec.served_name  # as engines know it
+        self._errand = reception.read(order.fleet, ask, self._adapter, order.standing, span_s)
         cached = self._errand.cached_tokens
         ledger.demand.arrive(self._errand.tokens - cached, cached)
         self._id = secrets.token_hex(16)
@@ -205,7 +196,7 @@ class Call:
 
     async def _prefill_once(self, claim: Claim, bearer: str | None) -> PrefillResult:
         order, serving, worker = self._order, self._serving, claim.worker
-        body = build_prefill_body(self._ask, order.fleet.spec.served_name)
+        body = build_prefill_body(self._ask, self._model)
         leg_id, headers = self._next_leg("p", worker, bearer)
         timeout_s = serving.rules.prefill_timeout_s(self._errand.tokens)
         self._lease = (worker, leg_id)
@@ -234,7 +225,13 @@ class Call:
         if result.kv_transfer_params is None:
             self._lease = None
         else:
-            self._serving.catalog.note_cached(worker, self._errand.blocks)
+            self._note_held(worker)
+
+    def _note_held(self, worker: Worker) -> None:
+        """`worker` holds the prompt's KV from now on, and the adapter."""
+        self._serving.catalog.note_cached(worker, self._errand.blocks)
+        if self._adapter:
+            worker.note_adapter(self._adapter)
 
     # --- answering leg ------------------------------------------------------------------------------------------
 
@@ -245,8 +242,8 @@ class Call:
             LegError: nothing has been sent to the client.
             StreamBrokenError: something has.
         """
-        order, serving, worker = self._order, self._serving, placement.decode.worker
-        body = build_serving_body(self._ask, order.fleet.spec.served_name, params)
+        serving, worker = self._serving, placement.decode.worker
+        body = build_serving_body(self._ask, self._model, params)
 
         async def open_with(bearer: str | None) -> Answer:
             _, headers = self._next_leg("d", worker, bearer)
@@ -339,7 +336,7 @@ class Call:
     def _on_first(self, placement: Placement) -> None:
         worker = placement.decode.worker
         self._lease = None  # pulled, or given up by the decode worker itself
-        self._serving.catalog.note_cached(worker, self._errand.blocks)
+        self._note_held(worker)
         now_s = self._clock()
         if self._prefill_ended_s is not None and placement.prefill is not None:
             gap_s = now_s - self._prefill_ended_s
@@ -377,8 +374,7 @@ class Call:
         return leg_id, headers if order.trace is None else self._trace_leg(order.trace, kind, worker, headers)
 
     def _trace_leg(self, trace: RequestTrace, kind: str, worker: Worker, headers: Headers) -> Headers:
-        address: Attributes = {SERVER_ADDRESS: worker.endpoint.host, SERVER_PORT: worker.endpoint.port}
-        self._span = trace.begin_leg(LEG_NAMES[kind], self._clock(), {WORKER: worker.name, **address})
+        self._span = trace.begin_leg(LEG_NAMES[kind], self._clock(), worker.name, worker.endpoint)
         return traced_headers(headers, self._span)
 
     def _end_span(self, failure: str | None = None) -> None:

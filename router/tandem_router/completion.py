@@ -10,7 +10,7 @@ from tandem_router.call import Call
 from tandem_router.demand.account import DemandAccount
 from tandem_router.demand.recorder import DemandRecorder
 from tandem_router.errand import Standing
-from tandem_router.fleets import Fleet, model_not_found
+from tandem_router.fleets import Fleet
 from tandem_router.gateway.service import Gateway
 from tandem_router.headers import (
     REQUEST_ID,
@@ -26,6 +26,7 @@ from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.ledger import Outcome, RequestLedger
 from tandem_router.metrics import Metrics
+from tandem_router.served_names import model_not_found
 from tandem_router.serving import Order, Serving
 from tandem_router.tracing.context import TRACEPARENT
 from tandem_router.tracing.spans import FLEET, OPERATION, PROVIDER, REQUEST_MODEL, REQUEST_STREAM, RequestTrace, Tracer

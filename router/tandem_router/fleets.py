@@ -8,7 +8,7 @@ from tandem_api.worker import KVCounters, WorkerState
 from tandem_router.admission import AdmissionQueue, QueueLimits
 from tandem_router.claims import Placement
 from tandem_router.digests.messages import Sighting
-from tandem_router.errors import ModelNotFoundError, UnavailableError
+from tandem_router.errors import UnavailableError
 from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
 from tandem_router.policy.ejection import Ejection
 from tandem_router.policy.hit_trust import HitTrust
@@ -18,6 +18,7 @@ from tandem_router.policy.retry_budget import RetryBudget
 from tandem_router.policy.revisions import Readiness
 from tandem_router.policy.token_ratio import TokenRatio
 from tandem_router.recent import RecentWindow
+from tandem_router.served_names import model_not_found, served_names
 from tandem_router.snapshot import FleetSpec, Snapshot, WorkerSpec
 from tandem_router.trials import DecayingSum, Trials
 
@@ -395,21 +396,3 @@ class Catalog:
             return self._free_bits.pop()
         bit, self._next_bit = self._next_bit, self._next_bit << 1
         return bit
-
-
-def model_not_found(model: str) -> ModelNotFoundError:
-    """The answer for a model that does not exist, or that the caller may not know of."""
-    shown = model if len(model) <= 100 else model[:100] + "…"
-    message = f"The model `{shown}` does not exist: name one of GET /v1/models."
-    return ModelNotFoundError(message, code="model_not_found", param="model")
-
-
-def served_names(fleets: Iterable[Fleet]) -> dict[str, Fleet]:
-    """Names under which fleets are served: the oldest holds its plain name; `<namespace>/<name>` always works."""
-    names: dict[str, Fleet] = {}
-    by_age = sorted(fleets, key=lambda fleet: (fleet.spec.created, fleet.key))
-    for fleet in by_age:
-        names.setdefault(fleet.spec.served_name, fleet)
-    for fleet in by_age:
-        names.setdefault(f"{fleet.spec.namespace}/{fleet.spec.served_name}", fleet)
-    return names

@@ -8,12 +8,13 @@ from tandem_router import exposition, jsontext
 from tandem_router.apis.served import BY_PATH
 from tandem_router.completion import CompletionService
 from tandem_router.errors import UnavailableError
-from tandem_router.fleets import Catalog, Fleet, model_not_found
+from tandem_router.fleets import Catalog, Fleet
 from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.metrics import Metrics
 from tandem_router.refusal import JSON_TYPE
 from tandem_router.routes import CREATE, READ, Routes
+from tandem_router.served_names import model_not_found
 
 MODELS_PATH = "/v1/models"
 TEXT_TYPE = (b"Content-Type", b"text/plain; charset=utf-8")
@@ -71,23 +72,24 @@ class PublicListener:
 
 
 def listed_names(catalog: Catalog) -> dict[str, Fleet]:
-    """One name per fleet: the plain one if it holds it, else the one with its namespace."""
-    names = {
-        fleet.spec.served_name
-        if catalog.holds_name(fleet)
-        else f"{fleet.spec.namespace}/{fleet.spec.served_name}": fleet
-        for fleet in catalog.fleets.values()
-    }
+    """One name per model and adapter: the plain one if its fleet holds it, else the one with its namespace."""
+    names = {}
+    for fleet in catalog.fleets.values():
+        for name in (fleet.spec.served_name, *fleet.spec.adapters):
+            is_held = catalog.names.get(name) is fleet
+            names[name if is_held else f"{fleet.spec.namespace}/{name}"] = fleet
     return dict(sorted(names.items()))
 
 
 def describe(name: str, fleet: Fleet, now_s: float) -> dict[str, Any]:
-    """A model in OpenAI's shape; `ready` and `fleet` are ours."""
+    """A model in OpenAI's shape; `parent`, of adapters only, is vLLM's, `ready` and `fleet` are ours."""
+    parent = {"parent": fleet.spec.served_name} if fleet.spec.adapter_of(name) else {}
     return {
         "id": name,
         "object": "model",
         "created": 0,
         "owned_by": "tandem",
+        **parent,
         "ready": fleet.can_serve(now_s),
         "fleet": fleet.key,
     }

@@ -6,13 +6,14 @@ from math import ceil
 
 from tandem_core.targets import Objectives, ttft_target_s
 from tandem_router.admission import Patience, Wish
+from tandem_router.ask import Ask
 from tandem_router.claims import Placement
 from tandem_router.errand import Errand, Standing
 from tandem_router.errors import UnavailableError
 from tandem_router.fleets import Fleet
 from tandem_router.placer import Placer
 from tandem_router.policy.costs import Want, prefill_s
-from tandem_router.policy.prefix_index import BLOCK_BYTES, hash_blocks
+from tandem_router.policy.prefix_index import BLOCK_BYTES, hash_blocks, seed_of
 
 QUEUE_TIMEOUT_S = 30.0
 STARTUP_MARGIN = 1.5  # a request may wait for so many start-ups of a fleet that is at zero
@@ -27,15 +28,18 @@ class Reception:
     placer: Placer
     clock: Callable[[], float]
 
-    def read(
-        self, fleet: Fleet, prompt: bytes, whole_reason: str | None, standing: Standing, span_s: tuple[float, float]
-    ) -> Errand:
-        """What there is to do for a request; `span_s`: when it came, and its deadline."""
+    def read(self, fleet: Fleet, ask: Ask, adapter: str, standing: Standing, span_s: tuple[float, float]) -> Errand:
+        """What there is to do for a request; `span_s`: when it came, and its deadline.
+
+        KV computed under a LoRA adapter fits no other, so each has prefixes of its own.
+        """
+        prompt = ask.prompt
         ratio = fleet.token_ratio
         tpot_s = standing.tpot_s or fleet.spec.tpot_target_s
-        want = Want(ratio.tokens(len(prompt)), BLOCK_BYTES * ratio.tokens_per_byte, tpot_s)
-        blocks = hash_blocks(prompt, fleet.index_seed ^ standing.index_seed)
-        errand = Errand(want, len(prompt), blocks, whole_reason, standing, *span_s)
+        want = Want(ratio.tokens(len(prompt)), BLOCK_BYTES * ratio.tokens_per_byte, tpot_s, adapter)
+        seed = fleet.index_seed ^ standing.index_seed
+        blocks = hash_blocks(prompt, seed ^ seed_of(adapter) if adapter else seed)
+        errand = Errand(want, len(prompt), blocks, ask.whole_reason, standing, *span_s)
         self.placer.look_up(fleet, errand, span_s[0])
         return errand
 

@@ -49,6 +49,7 @@ class FleetSpec:
         isolated_factor: a prompt may take so many times its prefill alone, if that is more than the target.
         is_dormant: it has no workers and by its spec will get none: nobody is to wait for them.
         startup_s: measured time until a new worker serves; None: unknown.
+        adapters: LoRA adapters, each served as a model of its own name.
         token_file: bearer of the engines, for static fleets; None: derived from the router key.
     """
 
@@ -63,6 +64,7 @@ class FleetSpec:
     queue_timeout_s: float | None = None
     request_timeout_s: float = 1800.0
     continuation: Continuation = "Off"
+    adapters: tuple[str, ...] = ()
     weights: tuple[tuple[str, int], ...] = ()
     ttft_target_s: float | None = None
     tpot_target_s: float | None = None
@@ -71,6 +73,11 @@ class FleetSpec:
     startup_s: float | None = None
     token_file: str | None = None
     workers: tuple[WorkerSpec, ...] = ()
+
+    def adapter_of(self, model: str) -> str:
+        """The adapter that clients mean by `model`; empty when they mean the model itself."""
+        name = model.removeprefix(f"{self.namespace}/")
+        return next((adapter for adapter in self.adapters if adapter in (model, name)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +106,5 @@ def parse_snapshot(text: bytes) -> Snapshot:
 def _parse_fleet(fields: dict[str, Any]) -> FleetSpec:
     workers = tuple(WorkerSpec(**worker) for worker in fields.pop("workers"))
     weights = tuple((revision, percent) for revision, percent in fields.pop("weights"))
-    return FleetSpec(**fields, workers=workers, weights=weights)
+    adapters = tuple(fields.pop("adapters", ()))
+    return FleetSpec(**fields, workers=workers, weights=weights, adapters=adapters)

@@ -47,6 +47,7 @@ def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
         queue_timeout_s=spec.routing.queue_timeout_seconds,
         request_timeout_s=spec.routing.request_timeout_seconds,
         continuation=spec.routing.continuation,
+        adapters=tuple(adapter.name for adapter in spec.model.adapters),
         ttft_target_s=ttft.seconds if ttft is not None else None,
         tpot_target_s=tpot.seconds if tpot is not None else None,
         is_dormant=spec.autoscaling.mode == "Fixed" and spec.decode.replicas == 0,

@@ -50,6 +50,7 @@ class StaticFleet(_Entry):
     queue_timeout_seconds: Annotated[float | None, Field(ge=0)] = None
     request_timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
     continuation: Continuation = "Off"
+    adapters: tuple[str, ...] = ()
     ttft_seconds: Annotated[float | None, Field(gt=0, description="Objective for the first token.")] = None
     tpot_seconds: Annotated[float | None, Field(gt=0, description="Objective for each further token.")] = None
     workers: tuple[StaticWorker, ...] = ()
@@ -66,6 +67,7 @@ class StaticFleet(_Entry):
             queue_timeout_s=self.queue_timeout_seconds,
             request_timeout_s=self.request_timeout_seconds,
             continuation=self.continuation,
+            adapters=self.adapters,
             ttft_target_s=self.ttft_seconds,
             tpot_target_s=self.tpot_seconds,
             token_file=self.token_file,

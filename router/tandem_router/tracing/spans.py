@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tandem_router.http1.exchange import Endpoint
 from tandem_router.http1.messages import Headers
 from tandem_router.token_counts import TokenCounts
 from tandem_router.tracing.context import SAMPLED, TRACEPARENT, TraceContext, parse_traceparent
@@ -63,8 +64,9 @@ class RequestTrace:
         """Something is known of the request."""
         self._root.attributes.update(attributes)
 
-    def begin_leg(self, name: str, now_s: float, attributes: Attributes) -> Span:
+    def begin_leg(self, name: str, now_s: float, worker: str, endpoint: Endpoint) -> Span:
         """A leg is sent to a worker."""
+        attributes: Attributes = {WORKER: worker, SERVER_ADDRESS: endpoint.host, SERVER_PORT: endpoint.port}
         context = TraceContext(self._root.context.trace_id, new_span_id(), self._root.context.flags)
         span = Span(name, context, self._root.context.span_id, True, self._at(now_s), attributes=attributes)
         self._spans.append(span)

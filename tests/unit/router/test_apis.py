@@ -47,6 +47,8 @@ def speaking(events, whole):
 
 MESSAGING = speaking(MESSAGE_EVENTS, {"type": "message", "content": [], "usage": ANTHROPIC_USAGE})
 RESPONDING = speaking(RESPONSE_EVENTS, {"object": "response", "output": [], "usage": OPENAI_USAGE})
+CHAT_PATH = "/v1/chat/completions"
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "a long question " * 40}]}
 MESSAGE = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 RESPONSE = {"model": "m", "input": "hi"}
 CASES = [(MESSAGES, MESSAGING, MESSAGE, MESSAGE_EVENTS), (RESPONSES, RESPONDING, RESPONSE, RESPONSE_EVENTS)]
@@ -165,3 +167,33 @@ async def test_an_answer_that_is_no_json_by_its_own_account_is_passed_on(tmp_pat
     async with running(tmp_path, [Engine("w0", "mixed", raw)]) as bench:
         got = await exchange(bench, http_post({"model": "m", "input": "a", "encoding_format": "bytes"}, EMBEDDINGS))
         assert (got.status, got.body) == (200, b"\x00\x01\xff\xfe")
+
+
+LORA = {"adapters": ["sql", "law"]}
+
+
+async def test_an_adapter_is_a_model_of_its_own_name(tmp_path):
+    async with running(tmp_path, pair(), LORA) as bench:
+        for model in ("sql", "default/sql"):
+            got = await exchange(bench, http_post({**CHAT, "model": model}, CHAT_PATH))
+            assert got.status == 200
+        for name in ("p0", "d0"):
+            assert {seen.json["model"] for seen in bench[name].seen} == {"sql"}
+        listed = (await exchange(bench, b"GET /v1/models HTTP/1.1\r\nHost: r\r\n\r\n")).json["data"]
+        assert [(one["id"], one.get("parent")) for one in listed] == [("law", "m"), ("m", None), ("sql", "m")]
+        one = (await exchange(bench, b"GET /v1/models/law HTTP/1.1\r\nHost: r\r\n\r\n")).json
+        assert (one["id"], one["parent"]) == ("law", "m")
+
+
+async def test_a_prompt_that_is_held_for_one_adapter_is_not_held_for_another(tmp_path):
+    async with running(tmp_path, pair(), LORA) as bench:
+        for model in ("sql", "law", "sql"):
+            await exchange(bench, http_post({**CHAT, "model": model}, CHAT_PATH))
+        assert bench.routes() == {"remote": 2, "cached": 1}
+
+
+async def test_the_router_remembers_which_workers_have_used_an_adapter(tmp_path):
+    async with running(tmp_path, [Engine("d0", "mixed"), Engine("d1", "mixed")], LORA) as bench:
+        got = await exchange(bench, http_post({**CHAT, "model": "sql"}, CHAT_PATH))
+        holders = {worker.name for _, worker in bench.router.catalog.workers() if worker.has_adapter("sql")}
+        assert holders == {got.headers["x-served-by"]}
