@@ -65,14 +65,16 @@ def read(name: str) -> Trace:
 class Stage:
     """One slice's traffic over one geography, at any rate."""
 
-    def __init__(self, trace: Trace, geography: Geography, fleet: Path) -> None:
-        self._trace, self._geography = trace, geography
+    def __init__(self, trace: Trace, geography: Geography, fleet: Path, *, is_spread: bool = True) -> None:
+        self._trace, self._geography, self._is_spread = trace, geography, is_spread
         self._spec = read_fleet(fleet, "h100", None)
         self.mean_rate = len(trace) / trace.span_s
 
     def run(self, chooser: Callable[[Geography], Chooser], speedup: float, sizes: Sizes | None = None) -> "Seen":
         """Serve the slice `speedup` times as fast."""
         trace, origins = spread_over_days(self._trace.faster(speedup), len(self._geography.names), SEED)
+        if not self._is_spread:
+            origins = np.zeros_like(origins)
         scenario = Scenario(self._spec, trace, startup=Startup(60.0), warm=False)
         nothing: Ints = np.zeros(len(trace), dtype=np.int64)
         workload = build_workload(trace, nothing, scenario.believed, self._spec.objectives)
@@ -159,14 +161,16 @@ def workers_needed(stage: Stage, speedup: float) -> dict[str, int]:
     return found
 
 
-def split_of_one_and_two(fleet: Path) -> float:
-    """All requests come where nobody serves; of two peers as far away, one has twice the workers. Its share of them."""
+def split_of_one_and_two(fleet: Path, speedup: float = 5.0) -> float:
+    """All requests come where nobody serves; of two peers as far away one has twice the workers. Its share of them.
+
+    At a rate of about nine tenths of what the two can take.
+    """
     trace = SLICES["azure-conv"]()
     geography = build_geography(("home", "one", "two"), Sizes(0, 0), (0.08, 0.08, 0.08))
     sizes = {"home": Sizes(0, 0), "one": Sizes(2, 6), "two": Sizes(4, 12)}
-    stage = Stage(trace, replace(geography, sizes=sizes), fleet)
-    stage_run = stage.run(Tandem, 2.0)
-    return float((stage_run.run.served == 2).mean())
+    stage = Stage(trace, replace(geography, sizes=sizes), fleet, is_spread=False)
+    return float((stage.run(Tandem, speedup).run.served == 2).mean())
 
 
 def residency_breaches(fleet: Path) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class RegionView:
 
     def ttft_s(self, tokens: int) -> float:
         """Predicted time to the first token of a prompt of `tokens`, the way there included."""
-        return self.load.predicted_ttft_s(max(0, tokens - self.hit_tokens), self.sent_tokens) + self.rtt_s
+        return self.load.predicted_ttft_s(max(0, tokens - self.hit_tokens), self.sent_tokens, self.sent) + self.rtt_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +98,21 @@ def decide_region(
         return _last_hop(ask, home)
     reachable = [peer for peer in peers if ask.allows(peer.name) and draw < peer.accepts and peer.load.can_serve]
     if not ask.allows(home.name):
-        return _elsewhere(ask, reachable, rules, "home_not_allowed")
+        return _elsewhere(ask, reachable, rules, draw, "home_not_allowed")
     if home.accepts <= 0.0 or not home.load.can_serve:
-        return _elsewhere(ask, reachable, rules, "home_cannot_serve", home)
+        return _elsewhere(ask, reachable, rules, draw, "home_cannot_serve", home)
     home_s = home.ttft_s(ask.tokens)
     if home_s <= rules.content_share * ask.target_s and home.load.has_room(home.sent):
         return RegionChoice(home.name, "home_is_content", {home.name: home_s})
     if not ask.may_spill:
         return RegionChoice(home.name, "no_spill_budget", {home.name: home_s})
-    return _spill(ask, home, home_s, reachable, rules.margin_s * (rules.stay_ratio if leaning else 1.0), rules)
+    choice = _spill(ask, home, home_s, reachable, rules, draw)
+    if choice.reason != "spilled" or not home.load.has_room(home.sent):
+        return choice  # a home whose decode workers are all taken waits longer than its prefill tells
+    gain_s = home_s - next(peer for peer in reachable if peer.name == choice.region).ttft_s(ask.tokens)
+    if gain_s > rules.margin_s * (rules.stay_ratio if leaning else 1.0):
+        return choice
+    return RegionChoice(home.name, "not_worth_the_way", choice.scores)
 
 
 def _last_hop(ask: RegionAsk, home: RegionView) -> RegionChoice:
@@ -117,22 +123,22 @@ def _last_hop(ask: RegionAsk, home: RegionView) -> RegionChoice:
 
 
 def _spill(
-    ask: RegionAsk, home: RegionView, home_s: float, peers: Sequence[RegionView], margin_s: float, rules: SpillRules
+    ask: RegionAsk, home: RegionView, home_s: float, peers: Sequence[RegionView], rules: SpillRules, draw: float
 ) -> RegionChoice:
     roomy = [peer for peer in peers if peer.load.has_room(peer.sent)]
     scores = score_regions(ask, roomy, rules) | {home.name: home_s}
-    best = min(roomy, key=lambda peer: (scores[peer.name], peer.name), default=None)
-    if best is None:
+    if not roomy:
         return RegionChoice(home.name, "no_peer_has_room", scores)
-    # A home whose decode workers are all taken makes its queue longer than its prefill tells.
-    is_full = not home.load.has_room(home.sent)
-    if not is_full and home_s - best.ttft_s(ask.tokens) <= margin_s:
-        return RegionChoice(home.name, "not_worth_the_way", scores)
-    return RegionChoice(best.name, "spilled", scores)
+    return RegionChoice(_best(roomy, scores, rules, draw).name, "spilled", scores)
 
 
 def _elsewhere(
-    ask: RegionAsk, peers: Sequence[RegionView], rules: SpillRules, reason: str, home: RegionView | None = None
+    ask: RegionAsk,
+    peers: Sequence[RegionView],
+    rules: SpillRules,
+    draw: float,
+    reason: str,
+    home: RegionView | None = None,
 ) -> RegionChoice:
     """Home cannot take it: the best of the others, those with room first. It may wait there; it cannot here."""
     roomy = [peer for peer in peers if peer.load.has_room(peer.sent)] or list(peers)
@@ -140,7 +146,24 @@ def _elsewhere(
         # Home, if it is allowed at all, holds the request until a worker comes.
         return RegionChoice(None if home is None else home.name, "residency" if home is None else "nowhere_else")
     scores = score_regions(ask, roomy, rules)
-    return RegionChoice(min(roomy, key=lambda peer: (scores[peer.name], peer.name)).name, reason, scores)
+    return RegionChoice(_best(roomy, scores, rules, draw).name, reason, scores)
+
+
+def _best(peers: Sequence[RegionView], scores: dict[str, float], rules: SpillRules, draw: float) -> RegionView:
+    """The lowest score; among those as good within the margin, by chance in proportion to their capacity.
+
+    Without that, all routers would send to the same idle region at once, and a large one would get no more than a
+    small one while both are idle.
+    """
+    limit = min(scores[peer.name] for peer in peers) + rules.margin_s
+    near = sorted((peer for peer in peers if scores[peer.name] <= limit), key=lambda peer: peer.name)
+    capacities = [peer.load.prefill_workers * peer.load.worker_tokens_per_s for peer in near]
+    mark = draw * sum(capacities)
+    for peer, capacity in zip(near, capacities, strict=True):
+        mark -= capacity
+        if mark < 0.0:
+            return peer
+    return near[-1]
 
 
 def score_regions(ask: RegionAsk, peers: Sequence[RegionView], rules: SpillRules) -> dict[str, float]:

@@ -52,6 +52,7 @@ class Region:
                 self._room(one.engine.sequences, one.engine.reserved_tokens, mean_tokens) for one in decode.pool.ready
             ),
             waiting_decode=len(decode.waiting),
+            idle_workers=len(stage.pool.ready) - stage.busy,
         )
 
     def _room(self, sequences: int, reserved: float, mean_tokens: float) -> int:

@@ -1,18 +1,22 @@
 """`kvTransfer.connector: nixl` with real vLLM on CPU: the same answers, the same contract, seen from outside."""
 
+import json
 import signal
 import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from integration.router.fleet_site import ROOT, UID, RouterProcess
 from integration.worker.conftest import CODE, Start, WorkerProcess
 from integration.worker.test_vllm_worker import LENGTHS, PREFILL, make_prompt, text_of, wait_until
 
 from tandem_api.worker import WorkerState
+from tandem_core.keys import ROUTER_KEY_FILE, derive_router_key, encode_key
 
 pytestmark = [pytest.mark.vllm, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -56,6 +60,29 @@ def test_prefill_and_decode_over_nixl_say_what_a_mixed_worker_says(fleet: Fleet)
     load = fleet.decode.client.get(fleet.decode.admin("/tandem/v1/state"), params={"load": last}).json()["load"]
     assert load["prefill"] == fleet.prefill.address
     assert load["remote_tokens"] > 0 < load["bytes_received"]
+    assert wait_until(lambda: fleet.prefill.state()["leases"] == 0)
+
+
+def test_the_router_hands_over_by_nixl_as_by_any_connector(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / ROUTER_KEY_FILE).write_text(encode_key(derive_router_key(ROOT)))
+    pair = (("prefill", fleet.prefill), ("decode", fleet.decode))
+    workers = [{"name": role, "role": role, "address": one.address, "kvRevision": "r1"} for role, one in pair]
+    file = tmp_path / "fleets.json"
+    file.write_text(json.dumps({"fleets": [{"name": "chat", "servedName": "tiny", "uid": UID, "workers": workers}]}))
+    router = RouterProcess(tmp_path, file, "--min-remote-tokens", "1")
+    before = fleet.decode.state()["kv"]
+    try:
+        router.wait_for_workers(2)
+        prompts = [make_prompt(words, seed=7) for words in (50, 300)]
+        for prompt in prompts:
+            body = {"model": "tiny", "prompt": prompt, "max_tokens": 24, "temperature": 0}
+            answer = httpx.post(f"{router.url}/v1/completions", json=body, timeout=120)
+            assert answer.status_code == 200, answer.text
+            assert text_of(answer.json()) == text_of(fleet.mixed.complete(prompt))
+        assert 'reason="remote"' in router.read_metrics()
+    finally:
+        router.stop()
+    assert fleet.decode.state()["kv"]["transfers"] - before["transfers"] == len(prompts)
     assert wait_until(lambda: fleet.prefill.state()["leases"] == 0)
 
 
