@@ -59,7 +59,7 @@ class Fleets:
         fleet = self._wait(name, lambda fleet: condition_of(fleet, kind).get("reason") == reason, timeout_s)
         return condition_of(fleet, kind)
 
-    def wait_rollout(self, name: str, phase: str, timeout_s: float = 180.0) -> dict[str, Any]:
+    def wait_rollout(self, name: str, phase: str, timeout_s: float = 300.0) -> dict[str, Any]:
         """Until `status.rollout.phase` of the newest generation is this."""
         return self._wait(name, lambda fleet: _phase(fleet) == phase, timeout_s)
 

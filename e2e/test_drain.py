@@ -30,10 +30,10 @@ def watch_marks(fleets: Fleets, name: str) -> int:
 def scale_in_and_out(tandem: Installation, fleets: Fleets, name: str, role: str) -> int:
     """One worker less, then one more again. Returns how many were seen marked."""
     tandem.objects.patch_spec(name, {role: {"replicas": 2}})
-    fleets.wait_pods(name, role, 2)
+    fleets.wait_pods(name, role, 2, timeout_s=300)
     marks = watch_marks(fleets, name)
     tandem.objects.patch_spec(name, {role: {"replicas": 3}})
-    fleets.wait_ready(name)
+    fleets.wait_ready(name, timeout_s=300)
     return marks
 
 
@@ -48,6 +48,11 @@ def roll(tandem: Installation, fleets: Fleets, name: str, turn: int) -> None:
     fleets.wait_ready(name, timeout_s=300)
 
 
+def tell(done: str, ledger: Ledger) -> None:
+    """Progress, for who watches with `-s`."""
+    print(f"  {done}: {ledger}", flush=True)
+
+
 def run_changes(tandem: Installation, fleets: Fleets, router_url: str, scale_ins: int, rollouts: int) -> Ledger:
     """The changes, one after the other, while clients stream."""
     name, pool = "drains", {"replicas": 3}
@@ -57,8 +62,10 @@ def run_changes(tandem: Installation, fleets: Fleets, router_url: str, scale_ins
     with steady_load(router_url, name, CLIENTS, TOKENS) as ledger:
         for turn in range(scale_ins):
             marks += scale_in_and_out(tandem, fleets, name, ("decode", "prefill")[turn % 4 == 3])
+            tell(f"{turn + 1} scale-ins", ledger)
         for turn in range(rollouts):
             roll(tandem, fleets, name, turn)
+            tell(f"{turn + 1} rollouts", ledger)
     took_s = time.monotonic() - began
     print(f"\n{scale_ins} scale-ins, {rollouts} rollouts in {took_s:.0f} s: {ledger}; {marks} workers were marked")
     return ledger

@@ -45,7 +45,7 @@ def take(lane: Lane, new: int, olds: tuple[int, ...], drained: int, started: int
 
 
 @given(fresh_lanes(), goals, st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_step_of_a_rollout_breaks_a_budget(
     lanes: dict[str, Lane], goal: Fraction, weather: list[tuple[int, int]]
 ) -> None:
@@ -70,7 +70,7 @@ def test_no_step_of_a_rollout_breaks_a_budget(
 
 
 @given(fresh_lanes())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_rollout_ends_when_workers_start(lanes: dict[str, Lane]) -> None:
     """Unless a pool of one worker has no surge: then its old worker stays, by the promise of Surge."""
     lanes = {
@@ -86,7 +86,7 @@ def test_every_rollout_ends_when_workers_start(lanes: dict[str, Lane]) -> None:
 
 
 @given(fresh_lanes(), st.sampled_from([Fraction(1, 10), Fraction(1, 2)]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_step_is_reached_and_keeps_what_the_rest_of_the_traffic_needs(lanes: dict[str, Lane], goal: Fraction) -> None:
     lanes = {
         role: replace(lane, budget=replace(lane.budget, surge=max(lane.budget.surge, 1)))

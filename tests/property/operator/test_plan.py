@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -28,7 +30,16 @@ pools = st.builds(
     sizes,
     overrides,
 )
-specs = st.fixed_dictionaries({"model": models, "prefill": st.none() | pools, "decode": pools})
+rollouts = st.fixed_dictionaries(
+    {},
+    optional={
+        "strategy": st.sampled_from(["Surge", "Recreate"]),
+        "maxSurge": st.sampled_from([1, 2, "25%", "100%"]),
+        "maxUnavailable": st.sampled_from([0, 1, "50%"]),
+        "retry": st.integers(0, 2),
+    },
+)
+specs = st.fixed_dictionaries({"model": models, "prefill": st.none() | pools, "decode": pools, "rollout": rollouts})
 
 
 @given(specs)
@@ -42,25 +53,66 @@ def test_nothing_is_planned_after_the_plan_was_applied(spec: dict[str, Any]) -> 
     assert plan_fleet(world.snapshot()) == ()
 
 
-@given(specs, specs)
-@settings(max_examples=10, deadline=None)
-def test_what_edits_reach_is_what_a_fresh_creation_gives(first: dict[str, Any], second: dict[str, Any]) -> None:
-    edited = World(make_fleet(make_spec(**first)))
-    edited.reconcile()
-    edited.settle()
-    edited.edit(**second)
-    edited.settle()
-    fresh = World(make_fleet(make_spec(**second)))
+def follow(chain: list[dict[str, Any]]) -> None:
+    """What edits reach, one after the other, is what a fresh creation gives, and nothing is planned there."""
+    world = World(make_fleet(make_spec(**chain[0])))
+    world.reconcile()
+    world.settle()
+    for spec in chain[1:]:
+        world.edit(**spec)
+        world.settle()
+        fresh = World(make_fleet(make_spec(**spec)))
+        fresh.reconcile()
+        fresh.settle()
+        assert _essence(world) == _essence(fresh)
+        assert plan_fleet(world.snapshot()) == ()
+
+
+@given(st.lists(specs, min_size=4, max_size=4))
+@settings(max_examples=6, deadline=None)
+def test_what_edits_reach_is_what_a_fresh_creation_gives(chain: list[dict[str, Any]]) -> None:
+    follow(chain)
+
+
+@pytest.mark.long
+@given(st.lists(specs, min_size=6, max_size=6))
+@settings(max_examples=80, deadline=None)
+def test_four_hundred_transitions_reach_what_a_fresh_creation_gives(chain: list[dict[str, Any]]) -> None:
+    follow(chain)
+
+
+@given(specs, specs, st.integers(0, 6))
+@settings(max_examples=8, deadline=None)
+def test_going_back_from_a_spec_that_never_works_recovers(
+    good: dict[str, Any], bad: dict[str, Any], steps: int
+) -> None:
+    """No worker of the bad spec ever becomes ready; what served before is kept, or comes again."""
+    world = World(make_fleet(make_spec(**good)))
+    world.reconcile()
+    world.settle()
+    born = {name for kind, name in world.objects if kind == "Deployment"}
+    world.edit(**bad)
+    for _ in range(steps):
+        world.now += timedelta(seconds=1)
+        for name in born & {name for kind, name in world.objects if kind == "Deployment"}:
+            world.make_available(name)
+        world.reconcile()
+    world.edit(**good)
+    world.settle()
+    fresh = World(make_fleet(make_spec(**good)))
     fresh.reconcile()
     fresh.settle()
-    assert _essence(edited) == _essence(fresh)
+    assert _essence(world) == _essence(fresh)
 
 
 def _essence(world: World) -> dict[str, Any]:
-    """Names and specs, without what only a history gives: uids, and the revisions before."""
-    shown = {f"{kind} {name}": obj.get("spec", obj.get("data")) for (kind, name), obj in world.objects.items()}
-    current = f"ControllerRevision llama-{fleet_revision(world.fleet.spec)}"
-    return {place: content for place, content in shown.items() if "ControllerRevision" not in place or place == current}
+    """Names and specs, without what only a history gives: uids, revisions before, the sizes that one was born with."""
+    current = f"llama-{fleet_revision(world.fleet.spec)}"
+    return {
+        f"{kind} {name}": obj["data"]["templates"] if kind == "ControllerRevision" else obj.get("spec", obj.get("data"))
+        for (kind, name), obj in world.objects.items()
+        if kind != "ControllerRevision" or name == current
+    }
 
 
 class Rollouts(RuleBasedStateMachine):
@@ -128,7 +180,7 @@ class Rollouts(RuleBasedStateMachine):
             return
         if self.world.fleet.spec.rollout.paused:
             self.world.edit(rollout={"paused": False})
-        self.world.settle(rounds=10)
+        self.world.settle()
         assert plan_fleet(self.world.snapshot()) == ()
         wanted = len(self.world.fleet.pool_roles())
         assert len(self.world.of("Deployment")) == wanted

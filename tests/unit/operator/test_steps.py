@@ -99,7 +99,7 @@ def test_a_step_goes_on_after_its_time_and_enough_requests() -> None:
     assert set(traffic(world).values()) == {50}
     world.now += timedelta(minutes=2)
     report(world, GOOD, GOOD)
-    world.settle(rounds=14)
+    world.settle()
     assert traffic(world) == {kv_revision(world.fleet.spec): 100}
     assert (rollout(world).phase, rollout(world).stable) == ("Complete", fleet_revision(world.fleet.spec))
 
@@ -121,7 +121,7 @@ def breached() -> World:
     world.edit(model=OTHER)
     world.settle()
     report(world, Tally(100, 30, 0, 0), GOOD)
-    world.settle(rounds=14)
+    world.settle()
     return world
 
 
@@ -181,7 +181,7 @@ def test_the_old_revision_of_a_rejection_comes_back_as_it_was_born_even_under_a_
     for place in [p for p in world.objects if p[0] == "Deployment" and p[1] in born]:
         del world.objects[place]
     world.defaults = replace(DEFAULTS, worker_image="worker:v9", engine_image="vllm:v9")
-    world.settle(rounds=14)
+    world.settle()
     assert {d["metadata"]["name"]: d["spec"]["template"] for d in world.of("Deployment")} == born
 
 
@@ -203,14 +203,14 @@ def test_a_pin_runs_a_kept_revision_without_steps() -> None:
     world = stepped(steps=[])
     first, kv = fleet_revision(world.fleet.spec), kv_revision(world.fleet.spec)
     world.edit(model=OTHER)
-    world.settle(rounds=14)
+    world.settle()
     world.edit(rollout={**STEPS, "pin": first})
-    world.settle(rounds=14)
+    world.settle()
     assert traffic(world) == {kv: 100}
     assert list(sizes(world)) == [kv]
     assert rollout(world).revision == first
     world.edit(rollout={"steps": []})
-    world.settle(rounds=14)
+    world.settle()
     assert traffic(world) == {kv_revision(world.fleet.spec): 100}
 
 
@@ -229,7 +229,7 @@ def test_five_revisions_are_kept_and_the_newest_number_is_the_wanted_one() -> No
     world = stepped(steps=[])
     for n in range(8):
         world.edit(model={"name": f"org/m{n}"})
-        world.settle(rounds=14)
+        world.settle()
     kept = {r["metadata"]["labels"]["tandem.dev/revision"]: r["revision"] for r in world.of("ControllerRevision")}
     assert len(kept) == 5
     assert max(kept, key=lambda name: kept[name]) == fleet_revision(world.fleet.spec)

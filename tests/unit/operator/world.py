@@ -144,12 +144,15 @@ class World:
             if kind in ("Deployment", "LeaderWorkerSet"):
                 self.make_available(name)
 
-    def settle(self, rounds: int = 8) -> None:
-        """Time passes until nothing more happens."""
+    def settle(self, rounds: int = 40) -> None:
+        """Time passes until nothing more happens. Fails when that never comes."""
         for _ in range(rounds):
             self.now += timedelta(seconds=1)
+            before = self.fleet.status
             self.make_all_available()
-            self.reconcile()
+            if not self.reconcile() and self.fleet.status == before:
+                return
+        raise AssertionError(f"it never settles: {plan_fleet(self.snapshot())}, {self.fleet.status.rollout}")
 
 
 def is_kind(action: Action, kind: str) -> bool:
