@@ -68,8 +68,9 @@ def run_round(active: list[Scaler], idle: list[Scaler], number: int, rate: int, 
             scaler.silence(f"router-{router}")
     taken_s = time.process_time()
     pools: Any = {"prefill": PoolSeen(6, 6), "decode": PoolSeen(4, 4)}
+    sources = Sources(ROUTERS, tuple(f"router-{number}" for number in range(ROUTERS)), float(now), START_S)
     for scaler in (*active, *idle) if decides else ():
-        scaler.step(pools, Sources(ROUTERS, ROUTERS, float(now), START_S), float(now))
+        scaler.step(pools, sources, float(now))
     return {"taking in": taken_s - began_s, "deciding": time.process_time() - taken_s}
 
 

@@ -45,6 +45,7 @@ class _Watched:
 
     fleet: Fleet
     scaler: Scaler
+    since_s: float
     turned_back: int = 0  # rounds in which the clock lay before the last decision
 
 
@@ -105,9 +106,10 @@ class Autoscaler:
         await reader.read([pod for pod in self._store.all(POD) if is_router(pod, home)])
         now_s = self._clock()
         expected = reader.expected()
-        fresh = sum(source.is_fresh(now_s) for source in expected)
-        sources = Sources(len(expected), fresh, reader.newest_s(), reader.covers_from)
+        fresh = [source.name for source in expected if source.is_fresh(now_s)]
         for watched in list(self._watched.values()):
+            covers_from = reader.covers_from(watched.since_s)
+            sources = Sources(len(expected), tuple(fresh), reader.newest_s(), covers_from)
             await self._step(watched, sources, now_s)
             await asyncio.sleep(0)  # a hundred decisions in a row would hold up the lease
 
@@ -133,7 +135,8 @@ class Autoscaler:
         if not is_watched(fleet.spec) or find_problem(fleet.spec) is not None:
             return None
         if watched is None:
-            watched = _Watched(fleet, Scaler(fleet.spec, fleet.status, self._clock()))
+            now_s = self._clock()
+            watched = _Watched(fleet, Scaler(fleet.spec, fleet.status, now_s), now_s)
         watched.fleet = fleet
         watched.scaler.follow(fleet.spec)
         self._watched[fleet.uid] = watched

@@ -47,8 +47,6 @@ class DemandReader:
         sink: takes each answer, with the name of its router.
         clock: Unix seconds.
 
-    Attributes:
-        covers_from: since when all that the routers of the first round knew was read; None before that round.
     """
 
     def __init__(
@@ -61,7 +59,8 @@ class DemandReader:
         self._session, self._tokens, self._sink, self._clock = session, tokens, sink, clock
         self._sources: dict[str, Source] = {}  # pod uid
         self._gate = asyncio.Semaphore(_AT_ONCE)
-        self.covers_from: int | None = None
+        self._covers_from: int | None = None  # what the routers of the first round knew
+        self._first_read_s = float("inf")
 
     def expected(self) -> list[Source]:
         """Routers that are ready, or were within a minute."""
@@ -71,14 +70,23 @@ class DemandReader:
         """End of the newest bin that any of them reported."""
         return max((one.newest_s for one in self._sources.values() if one.newest_s is not None), default=None)
 
+    def covers_from(self, listening_since_s: float) -> int | None:
+        """Since when everything is known to one who listens since then; None before the first answer.
+
+        Who was there in the first round heard what routers remembered; who came later did not.
+        """
+        if self._covers_from is None or listening_since_s <= self._first_read_s:
+            return self._covers_from
+        return int(listening_since_s) + 1
+
     async def read(self, ready: Sequence[Manifest]) -> None:
         """One round over the `ready` router pods. Those that do not answer are as they were."""
         now_s = self._clock()
         targets = list(self._mark(ready, now_s))
         covered = await asyncio.gather(*(self._read_one(source, address) for source, address in targets))
         known = [second for second in covered if second is not None]
-        if self.covers_from is None and known:
-            self.covers_from = max(known)
+        if self._covers_from is None and known:
+            self._covers_from, self._first_read_s = max(known), now_s
 
     def _mark(self, ready: Sequence[Manifest], now_s: float) -> Iterator[tuple[Source, str]]:
         for pod in ready:

@@ -43,10 +43,10 @@ class PoolSeen:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The routers: how many should report, how many did, how new it is, and since when it is whole."""
+    """The routers: how many should report, which did, how new it is, and since when it is whole."""
 
     expected: int
-    fresh: int
+    fresh: tuple[str, ...]
     newest_s: float | None
     covers_from: int | None
 
@@ -95,6 +95,7 @@ class Scaler:
         """Decide once more. Returns whether there is news for the status."""
         if sources.covers_from is not None:
             self._intake.history.cover(sources.covers_from)
+        self._intake.forget_others(sources.fresh)
         self._intake.trim(now_s)
         if not is_decided(self.spec):
             self.decision = None
@@ -127,7 +128,7 @@ class Scaler:
             gauges=self._intake.gauges(),
             newest_s=sources.newest_s,
             sources_expected=sources.expected,
-            sources_fresh=sources.fresh,
+            sources_fresh=len(sources.fresh),
             prefill=self._pool(pools, "prefill"),
             decode=self._pool(pools, "decode"),
             residual=self._intake.residual,

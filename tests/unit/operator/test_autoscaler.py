@@ -241,6 +241,30 @@ async def test_a_fleet_sleeps_when_nobody_asks_and_wakes_at_the_first_request() 
         assert min(stage.sizes()) >= 1
 
 
+async def test_who_listens_late_knows_less() -> None:
+    """What routers told before is not known to a fleet that comes later, and not knowing is no silence."""
+    stage = make_stage()
+    async with stage.routers(a=DemandRouter(stage.clock)):
+        assert stage.reader.covers_from(START) is None
+        await stage.rounds(10)
+    assert stage.reader.covers_from(START) == START - 120
+    assert stage.reader.covers_from(START + 30.5) == START + 31
+
+
+async def test_what_a_router_held_goes_with_it() -> None:
+    """Else the requests of a router that was replaced would run for ever."""
+    stage = make_stage()
+    router, other = DemandRouter(stage.clock, rate_rps=8), DemandRouter(stage.clock)
+    async with stage.routers(a=router, b=other):
+        await stage.rounds(2)
+        assert stage.decision.inputs["decodeSequences"] == 32
+        router.is_down = True
+        await stage.rounds(6)
+        put_fleet(stage.store, generation=2, autoscaling={"mode": "Objectives", "paused": True})  # says so anew
+        await stage.rounds(1)
+    assert stage.decision.inputs["decodeSequences"] == 0
+
+
 async def test_a_change_of_mode_starts_from_the_sizes_that_are() -> None:
     """Nothing is known of the load yet: what others decided stays for a start-up time."""
     stage = make_stage(sizes=(7, 5), autoscaling={"mode": "External"})
