@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from tandem_api.schema import Name, Resource, cel
 from tandem_api.v1alpha1.scheduling import Locality
+from tandem_api.v1alpha1.sources import not_a_secret_of_tandem
 
 
 class KVTransferTLS(Resource):
@@ -18,6 +19,12 @@ class KVTransferTLS(Resource):
             "All workers of the fleet present this certificate, and accept what ca.crt has signed."
         ),
     ]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [not_a_secret_of_tandem("secretName", "kvTransfer.tls.secretName")]
+        }
+    )
 
 
 class KVTransfer(Resource):

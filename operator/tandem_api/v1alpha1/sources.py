@@ -36,8 +36,8 @@ def no_parent_directory(field: str) -> dict[str, JsonValue]:
 def not_a_secret_of_tandem(path: str, field: str) -> dict[str, JsonValue]:
     """CEL: the Secret named at `path` is none that Tandem made: a fleet's writer may not read keys by way of a pod."""
     return cel(
-        f"!has(self.{path}) || !(self.{path} in ['tandem-root', 'tandem-router'] || self.{path}.endsWith('-keys'))",
-        f"{field} names a Secret that is Tandem's own (tandem-root, tandem-router, *-keys): use one of yours",
+        f"!has(self.{path}) || !(self.{path}.startsWith('tandem-') || self.{path}.endsWith('-keys'))",
+        f"{field} names a Secret that is Tandem's own (tandem-*, *-keys): use one of yours",
     )
 
 

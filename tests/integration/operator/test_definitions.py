@@ -122,6 +122,7 @@ REFUSED = [
     ({"model": {"name": "x", "source": "http://evil"}}, "spec.model.source"),
     ({"model": {**HUB, "revision": "-x"}}, "model.revision must be a branch, tag or commit"),
     ({"model": {**HUB, "tokenSecret": {"name": "tandem-root"}}}, "names a Secret that is Tandem's own"),
+    ({"kvTransfer": {"tls": {"secretName": "tandem-root"}}}, "kvTransfer.tls.secretName names a Secret"),
     ({"model": {**HUB, "tokenSecret": {"name": "other/hub"}}}, "spec.model.tokenSecret.name"),
     ({"model": {"name": "x", "source": "s3://b-b/x", "objectStore": {"credentialsSecret": "a-keys"}}}, "objectStore"),
     ({"model": {"name": "x", "source": "s3://b-b/x", "objectStore": {"endpoint": "http://a/b?c"}}}, "endpoint"),
