@@ -76,6 +76,7 @@ class NcclTransport:
             "communicators": len(self._communicators),
             "communicator_bytes": self._communicators.memory_bytes,
             "staging_bytes": self._staging.size_bytes,
+            "staging_free": self._staging.free_count,
         }
 
     def stop(self) -> None:

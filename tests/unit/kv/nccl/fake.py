@@ -44,6 +44,11 @@ class Ledger:
         return int(self._library.fakeLiveComms())
 
     @property
+    def pending_copies(self) -> int:
+        """Enqueued, and not done."""
+        return int(self._library.fakePendingCopies())
+
+    @property
     def kernels_done(self) -> int:
         return int(self._library.fakeKernelsDone())
 

@@ -25,7 +25,7 @@ enum { CUDA_OK = 0, CUDA_INVALID_VALUE = 1, CUDA_NO_MEMORY = 2, CUDA_BAD_DEVICE 
 
 static pthread_mutex_t world = PTHREAD_MUTEX_INITIALIZER;  // guards everything that is not a stream's queue
 static char violations[4096];
-static atomic_int live_comms, live_memory, live_streams, live_events, kernels_done, kernels_in_flight[16];
+static atomic_int live_comms, live_memory, live_streams, live_events, pending_copies, kernels_done, kernels_in_flight[16];
 static atomic_long longest_lonely_ms;
 static __thread int device_of_thread;
 
@@ -50,6 +50,7 @@ int fakeLiveComms(void) { return live_comms; }
 int fakeLiveMemory(void) { return live_memory; }
 int fakeLiveStreams(void) { return live_streams; }
 int fakeLiveEvents(void) { return live_events; }
+int fakePendingCopies(void) { return pending_copies; }
 int fakeKernelsDone(void) { return kernels_done; }
 
 // Memory
@@ -112,7 +113,7 @@ static void run_kernel(Comm *comm, char *buffer, size_t size, int is_send);
 
 static void perform(Op *op) {
     switch (op->kind) {
-    case COPY: nap_us(knob("FAKE_CUDA_COPY_US", 0)); memcpy(op->to, op->from, op->size); break;
+    case COPY: nap_us(knob("FAKE_CUDA_COPY_US", 0)); memcpy(op->to, op->from, op->size); pending_copies--; break;
     case FILL: memset(op->to, op->value, op->size); break;
     case RECORD: op->event->done = op->number; break;
     case AWAIT: while (op->event->done < op->number) nap_us(50); break;
@@ -136,6 +137,7 @@ static void *work(void *argument) {
 
 static int enqueue(Stream *stream, Op op) {
     if (!stream || stream->device != device_of_thread) { violate("a stream was used with another device current"); return CUDA_BAD_HANDLE; }
+    pending_copies += op.kind == COPY;
     Op *copy = malloc(sizeof op);
     *copy = op;
     pthread_mutex_lock(&stream->lock);

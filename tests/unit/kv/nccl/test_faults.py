@@ -58,19 +58,26 @@ async def test_an_abort_that_hangs_fails_the_health_check_and_no_request(
 async def test_a_call_that_hangs_fails_the_health_check_and_the_transfer(
     tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And the buffer that the peer's kernel would write to comes back only when that kernel is known to have ended."""
     with (
         gpu_rank(tmp_path, "prefill", nccl_patience_s=0.5) as prefill,
         gpu_rank(tmp_path, "decode", chunk_timeout_s=3) as decode,
     ):
         assert load(prefill, decode) == set()
+        all_free = (await fetch_stats(decode.socket))["staging_free"]
         monkeypatch.setenv("FAKE_NCCL_SEND", "hang")
+        monkeypatch.setenv("FAKE_NCCL_ABORT", "hang")
 
         assert load(prefill, decode, "r2") == set(LOCAL)
 
+        assert (await fetch_stats(decode.socket))["staging_free"] == all_free - 1
         assert (await fetch_stats(prefill.socket))["stuck"] == "a call of libnccl does not return"
         assert "send_nccl_stuck" in (await fetch_stats(prefill.socket))["failures"]
         monkeypatch.delenv("FAKE_NCCL_SEND")
+        monkeypatch.delenv("FAKE_NCCL_ABORT")
         wait_until(lambda: ledger.communicators == 0)
+        await asyncio.sleep(0.1)
+        assert (await fetch_stats(decode.socket))["staging_free"] == all_free
 
 
 async def test_when_every_communicator_is_in_use_the_next_one_is_refused_in_bounded_time(

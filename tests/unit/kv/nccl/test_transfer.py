@@ -50,6 +50,18 @@ def test_what_is_slow_or_missing_changes_no_byte(
     assert load(prefill, decode, "r2") == set()
 
 
+def test_a_load_is_reported_when_its_bytes_are_where_they_belong_and_not_before(
+    ledger: Ledger, prefill: Rank, decode: Rank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefill.service.register_lease("r1", [REMOTE])
+    monkeypatch.setenv("FAKE_CUDA_COPY_US", "50000")
+    decode.pull(prefill.peer, prefill.ticket("r1", REMOTE), LOCAL)
+
+    assert decode.await_load(20).missing_blocks == frozenset()
+
+    assert ledger.pending_copies == 0
+
+
 def test_a_stop_gives_everything_back(tmp_path: Path, ledger: Ledger) -> None:
     communicators, allocations, streams, events = ledger.held
     with gpu_rank(tmp_path, "prefill") as prefill, gpu_rank(tmp_path, "decode") as decode:
