@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -79,10 +80,15 @@ def haproxy_command(setting: Setting) -> list[str]:
     servers = "\n".join(f"  server w{port} 127.0.0.1:{port}" for port in setting.engines)
     config = setting.folder / f"haproxy-{setting.port}.cfg"
     config.write_text(
-        "global\n  nbthread 1\n  maxconn 30000\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n"
+        f"global\n  nbthread 1\n  maxconn {most_connections()}\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n"
         f"  timeout server 300s\nlisten router\n  bind 127.0.0.1:{setting.port}\n  balance leastconn\n{servers}\n"
     )
     return ["haproxy", "-db", "-f", str(config)]
+
+
+def most_connections() -> int:
+    """As many as the limit of open files allows, two for each connection."""
+    return min(30_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 100)
 
 
 def sglang_command(setting: Setting) -> list[str]:

@@ -13,7 +13,7 @@ from tandem_router.http1.reading import BufferedReader, new_read_buffer
 
 IDLE_REUSE_S = 4.0  # engines' HTTP servers close idle connections after 5 s
 MAX_IDLE_PER_ENDPOINT = 128
-CONNECT_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 3.0  # generous: our own loop may be late when thousands of streams begin at once
 
 
 class _StaleError(ConnectionBrokenError):
