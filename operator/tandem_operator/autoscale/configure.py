@@ -130,7 +130,7 @@ def read_limits(path: str, pool: Pool) -> PoolLimits:
         BadSettingsError: naming the pool.
     """
     gpus = pool.resources.gpu
-    gpus = pool.parallelism.tensor * pool.parallelism.pipeline if gpus is None else gpus
+    gpus = pool.parallelism.ranks if gpus is None else gpus
     try:
         return PoolLimits(gpus, pool.min, DEFAULT_MAX if pool.max is None else pool.max)
     except BadSettingsError as error:
