@@ -80,7 +80,8 @@ def render(report: Report, options: argparse.Namespace) -> str:
             "# Router: cost beside its peers",
             f"Written by `make bench-router`: medians of {options.rounds} interleaved rounds, one core for the router, "
             f"one for clients and engines; memory with {options.streams} open streams. × is the ratio to ours. "
-            f"{versions}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+            f"{versions}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load "
+            f"{os.getloadavg()[1]:.1f}.",
             reporting.table(report),
             "Goals (DESIGN §15, research on routers §7):\n" + reporting.verdicts(report),
             "Left out or failed:\n" + reporting.failures(report),

@@ -80,7 +80,8 @@ def haproxy_command(setting: Setting) -> list[str]:
     servers = "\n".join(f"  server w{port} 127.0.0.1:{port}" for port in setting.engines)
     config = setting.folder / f"haproxy-{setting.port}.cfg"
     config.write_text(
-        f"global\n  nbthread 1\n  maxconn {most_connections()}\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n"
+        f"global\n  nbthread 1\n  maxconn {most_connections()}\n"
+        "defaults\n  mode http\n  timeout connect 1s\n  timeout client 300s\n"
         f"  timeout server 300s\nlisten router\n  bind 127.0.0.1:{setting.port}\n  balance leastconn\n{servers}\n"
     )
     return ["haproxy", "-db", "-f", str(config)]
