@@ -45,7 +45,7 @@ class Reconciler:
     routers: Callable[[str], RouterView]  # uid → what the routers say
     scaling: Callable[[str], Said | None]  # uid → what the autoscaler says
     roots: RootKeys | None = field(default=None, repr=False)
-    _secrets: dict[str, Manifest] = field(default_factory=dict, repr=False)  # fleet uid → its Secret
+    _secrets: dict[Key, tuple[str, Manifest]] = field(default_factory=dict, repr=False)  # → fleet uid, its Secret
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Brings one fleet nearer to its spec, and its status to the truth. Returns when to look again.
@@ -56,6 +56,7 @@ class Reconciler:
         """
         obj = self.store.get(INFERENCE_DEPLOYMENT, key.namespace, key.name)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
+            self._secrets.pop(key, None)
             return None  # its children go with it, by their owner references
         try:
             fleet = read_fleet(obj)
@@ -128,18 +129,20 @@ class Reconciler:
                 raise
             return refusal
         if isinstance(action, Apply) and action.manifest["kind"] == SECRET.name:
-            self._secrets.pop(fleet.uid, None)
+            self._secrets.pop(fleet.key, None)
         return None
 
     async def _fetch_secret(self, fleet: Fleet) -> Manifest | None:
         """The fleet's Secret. It is fetched by name and kept: the operator may not list or watch Secrets."""
-        if fleet.uid not in self._secrets:
-            try:
-                name = fleet_secret_name(fleet.key.name)
-                self._secrets[fleet.uid] = await self.cluster.fetch(SECRET, fleet.key.namespace, name)
-            except NotFound:
-                return None
-        return self._secrets[fleet.uid]
+        uid, held = self._secrets.get(fleet.key, ("", {}))
+        if uid == fleet.uid:
+            return held
+        try:
+            secret = await self.cluster.fetch(SECRET, fleet.key.namespace, fleet_secret_name(fleet.key.name))
+        except NotFound:
+            return None
+        self._secrets[fleet.key] = (fleet.uid, secret)
+        return secret
 
     async def _report_unreadable(self, obj: Manifest, error: UnreadableSpec) -> None:
         metadata = obj["metadata"]
