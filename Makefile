@@ -104,6 +104,10 @@ scale: env cluster-binaries ## 1,000 fleets of 10 workers on nodes that only pre
 bench-router: env ## CPU and latency of the router beside its peers, paired; needs Go, says which peers are missing.
 	@$(VENV)/python -m bench.router --write
 
+.PHONY: bench-routing
+bench-routing: env ## The routing decision beside round robin and blind push, in simulation; two goals, reached or missed.
+	@$(VENV)/python -m bench.routing --write
+
 .PHONY: bench-kv
 bench-kv: env ## KV transfer beside a raw socket, gloo and NIXL, in one run; says which are missing.
 	@$(with_nixl) && PYTHONPATH=$$nixl $$worker -m bench.kv
@@ -122,7 +126,7 @@ bench-autoscaler: env ## Every scaling policy on recorded traffic, in the simula
 	@$(VENV)/python bench/autoscaler/run.py
 
 .PHONY: bench
-bench: bench-operator bench-kv bench-router bench-gateway bench-regions bench-autoscaler ## All benchmarks, one after the other.
+bench: bench-operator bench-kv bench-router bench-routing bench-gateway bench-regions bench-autoscaler ## All benchmarks, one after the other.
 
 .PHONY: chaos-kv
 chaos-kv: env ## Hurt KV transfer between real engines in every way, as a table that fails on a miss.

@@ -8,7 +8,7 @@ request that has missed its time therefore steps back to twice its target, four 
 that can still be saved, and is never starved, because the doubled target passes as well.
 """
 
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace, nsmallest
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -61,6 +61,10 @@ class DeadlineQueue(Generic[T]):
             latest, order, target_s, item = heap[0]
             heapreplace(heap, (deferred_start_s(latest, target_s, now_s), order, target_s, item))
         return heap[0][3]
+
+    def after_first(self, count: int) -> list[T]:
+        """Up to so many that come after the first, in order as far as it was last looked at."""
+        return [entry[3] for entry in nsmallest(count + 1, self._heap, key=lambda entry: entry[:2])[1:]]
 
     def pop(self, now_s: float) -> T:
         """Remove and return what `peek` shows."""

@@ -18,6 +18,7 @@ class Releasable(Protocol):
 
 
 P = TypeVar("P", bound=Releasable)
+LOOK_AHEAD = 15  # requests that may pass one that waits for the worker it prefers
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,18 @@ class AdmissionQueue(Generic[P]):
         while line:
             waiter = line.first(asyncio.get_running_loop().time())
             if not self._try_place(waiter):
-                return
+                break
             line.remove(waiter)
+        if line and waiter.wish.blocked_on() == "affinity":
+            self._place_others()
+
+    def _place_others(self) -> None:
+        """The first prefers a worker that is busy: those after it may have the ones that are free."""
+        for waiter in self._line.after_first(LOOK_AHEAD):
+            if self._try_place(waiter):
+                self._line.remove(waiter)
+            elif waiter.wish.blocked_on() != "affinity":
+                return
 
     def count_finished(self, now_s: float) -> None:
         """A request ended: measures the drain rate."""

@@ -36,7 +36,8 @@ class Errand:
         whole_reason: why it must not be split, None if it may.
         started_s, deadline_s: of the loop's clock.
         hits: leading blocks that each worker (by bit) holds, as known at `hits_s`.
-        blocked_on: role of the worker that it waited for last.
+        latest_start_s: until then it may wait for a worker that it prefers.
+        blocked_on: what it waited for last; see `policy.pairing.Busy`.
         failures: which start of which worker (by uid) failed this request, and when; grows as it is retried.
     """
 
@@ -49,6 +50,7 @@ class Errand:
     deadline_s: float
     hits: dict[int, int] = field(default_factory=dict)
     hits_s: float = float("-inf")
+    latest_start_s: float = float("-inf")
     blocked_on: str | None = None
     failures: dict[str, tuple[str, float]] = field(default_factory=dict)
 

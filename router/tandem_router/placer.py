@@ -44,6 +44,9 @@ class Placer:
             raise UpstreamFailedError("Every worker that could answer has failed this request.", code="workers_failed")
         choices = self._choices(fleet, errand, decodes, workers, now_s)
         self.look_up(fleet, errand, now_s)
+        if errand.hits and choices.prefills:
+            pressure = len(fleet.queue) / len(choices.prefills)
+            errand.want = replace(errand.want, pressure=pressure, can_wait=now_s < errand.latest_start_s)
         draw = self._draw()
         choices, decided = self._decide(errand, choices, draw)
         if isinstance(decided, Busy):

@@ -55,10 +55,10 @@ class Reception:
             raise UnavailableError(
                 "This model has no workers and will get none: spec.decode.replicas is 0.", code="scaled_to_zero"
             )
+        wish = build_wish(fleet, errand)
+        errand.latest_start_s = wish.latest_start_s
         return await fleet.queue.admit(
-            lambda: self.placer.place(fleet, errand, self.clock()),
-            build_wish(fleet, errand),
-            build_patience(fleet, self.clock),
+            lambda: self.placer.place(fleet, errand, self.clock()), wish, build_patience(fleet, self.clock)
         )
 
 

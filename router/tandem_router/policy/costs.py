@@ -1,6 +1,7 @@
 """What each worker would cost a request, in seconds once rates are learned, else in the product of LMetric.
 
-    prefill  (fixed + (backlog_p + L − hit_p) · per token + (L − hit_p)² · per squared token) / warmth + adapter
+    prefill  (own_p + backlog_p · per token + pressure · own_p) / warmth + adapter
+             own_p = fixed + (L − hit_p) · per token + (L − hit_p)² · per squared token
     decode   transfer(L − hit_d, p → d) + TPOT_d(batch + 1) + λ · max(0, TPOT_d(batch + 1) − objective) + adapter
 
 L, hits and backlog are tokens. λ is the number of output tokens of a typical answer: each waits that much longer. Until
@@ -95,12 +96,16 @@ class Want:
         tokens_per_block: of a block of the prefix index, estimated.
         tpot_s: objective for the time per output token; None: there is none.
         adapter: LoRA adapter that it needs; empty: none.
+        pressure: requests that wait per prefill worker: what this one computes delays each of them.
+        can_wait: it may wait for a worker that is busy if that is the better one.
     """
 
     tokens: int
     tokens_per_block: float = BLOCK_BYTES / 4
     tpot_s: float | None = None
     adapter: str = ""
+    pressure: float = 0.0
+    can_wait: bool = False
 
 
 def missing_tokens(want: Want, worker: Candidate, hits: Mapping[int, int]) -> int:
@@ -123,8 +128,10 @@ def prefill_costs(want: Want, workers: Sequence[Candidate], hits: Mapping[int, i
             work = one.backlog_tokens + missing + (0 if has_it else ADAPTER_LOAD_TOKENS)
             cost = float(work * (one.running + 1))
         else:
-            cost = prefill_s(one.fits.prefill.terms or typical, one.backlog_tokens, missing)
-            cost += 0.0 if has_it else ADAPTER_LOAD_S
+            terms = one.fits.prefill.terms or typical
+            cost = prefill_s(terms, one.backlog_tokens, missing) + (0.0 if has_it else ADAPTER_LOAD_S)
+            if want.pressure:
+                cost += want.pressure * prefill_s(terms, 0, missing)
         costs.append(cost / one.warmth)
     return costs, typical is not None
 

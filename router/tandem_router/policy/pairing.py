@@ -47,9 +47,9 @@ class Pair(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Nothing can start the request now; `role` is what it waits for."""
+    """Nothing is to start the request now. `role`: what it waits for; `affinity`: a busy worker that it prefers."""
 
-    role: Literal["prefill", "decode"]
+    role: Literal["prefill", "decode", "affinity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ def decide_pair(
     costs, is_seconds = decode_costs(want, decodes, hits)
     if choices.whole_reason is not None:
         return Pair(None, pick(decodes, costs, draw), choices.whole_reason)
-    prefills = under_affinity_cap(want.tokens, with_free_slot(choices.prefills))
+    prefills = able_to_prefill(want, choices.prefills, hits)
     if not prefills:
         if choices.prefills or choices.must_split:
-            return Busy("prefill")
+            return Busy("affinity" if with_free_slot(choices.prefills) else "prefill")
         return Pair(None, pick(decodes, costs, draw), "no_prefill_worker")
     heads, is_head_seconds = prefill_costs(want, prefills, hits)
     if is_seconds and is_head_seconds:
@@ -98,8 +98,22 @@ def decide_pair(
 
 def decide_prefill(want: Want, prefills: Sequence[W], hits: Mapping[int, int], draw: float) -> W | None:
     """Another prefill worker for a pair whose first has failed; None when none has a free slot."""
-    free = under_affinity_cap(want.tokens, with_free_slot(prefills))
+    free = able_to_prefill(want, prefills, hits)
     return pick(free, prefill_costs(want, free, hits)[0], draw) if free else None
+
+
+def able_to_prefill(want: Want, prefills: Sequence[W], hits: Mapping[int, int]) -> list[W]:
+    """Workers that may start now; none if it is better to wait for one that is busy, and the request can wait.
+
+    Without that, a fleet near saturation gives every prompt to whichever worker comes free, loses its prefix hits, and
+    with them half of what it can serve.
+    """
+    free = under_affinity_cap(want.tokens, with_free_slot(prefills))
+    if not want.can_wait or not hits or len(free) == len(prefills) or not free:
+        return free
+    costs, is_seconds = prefill_costs(want, prefills, hits)
+    best = min(zip(costs, prefills, strict=True), key=lambda row: row[0])[1]
+    return free if best.has_slot or not is_seconds else []
 
 
 def is_nearly_held(want: Want, decode: Candidate, hits: Mapping[int, int], rules: PairingRules) -> bool:

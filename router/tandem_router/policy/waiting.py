@@ -90,6 +90,13 @@ class WaitingLine(Generic[T]):
         served = self._served
         return tenants[min(tenants, key=lambda tenant: served.get(tenant, 0.0))].peek(now_s)
 
+    def after_first(self, count: int) -> list[T]:
+        """Up to so many of the first one's class and tenant that come after it."""
+        if not self._classes:
+            return []
+        tenants = self._classes[max(self._classes)]
+        return tenants[min(tenants, key=lambda tenant: self._served.get(tenant, 0.0))].after_first(count)
+
     def remove(self, item: T) -> None:
         """It starts, or gives up; nothing if it does not wait."""
         if item not in self._members:

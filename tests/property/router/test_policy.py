@@ -213,6 +213,18 @@ def test_a_cold_worker_is_not_run_over():
     assert decide_prefill(Want(1000), [warm, replace(cold, warmth=1.0)], {}, 0.0).bit == 2
 
 
+def test_under_pressure_a_prompt_waits_for_the_busy_worker_that_holds_it_while_it_can():
+    holder = View(1, running=8, slots=8, backlog_tokens=4000, fits=LEARNED)
+    free, decodes, hits = View(2, fits=LEARNED), [View(4, fits=replace(LEARNED, prefill=Fit()))], {1: 90}
+    choices = Choices([holder, free], decodes)
+    waiting = Want(6400, pressure=4.0, can_wait=True)
+    assert decide_pair(waiting, choices, hits, RULES, 0.0) == Busy("affinity")
+    for want in (replace(waiting, can_wait=False), replace(waiting, pressure=0.0, tokens=200)):
+        assert decide_pair(want, choices, hits, RULES, 0.0).prefill is free
+    assert decide_pair(waiting, choices, {}, RULES, 0.0).prefill is free
+    assert decide_pair(waiting, Choices([holder], decodes), hits, RULES, 0.0) == Busy("prefill")
+
+
 @given(wants, halves, whole_reasons, st.booleans(), hit_maps, draws)
 def test_a_recorded_decision_replays_as_it_was_taken(want, pools, whole_reason, must_split, hits, draw):
     prefills, decodes = ([NamedView.of(one) for one in pool] for pool in pools)

@@ -407,3 +407,23 @@ def test_slots_that_peers_own_are_not_ours():
     assert one.running == 6
     Claim(one, 1, lambda: None)
     assert not one.has_slot
+
+
+async def test_those_behind_one_that_waits_for_its_worker_may_pass():
+    queue, order = AdmissionQueue(QueueLimits(10)), []
+
+    def placer(name, *, can_start):
+        return lambda: order.append(name) or Ticket() if can_start else None
+
+    first = entry(queue, placer("picky", can_start=False), 1.0, blocked_on=lambda: "affinity")
+    await asyncio.sleep(0)
+    second = entry(queue, placer("second", can_start=True), 2.0)
+    await second
+    assert order == ["second"]
+    stuck = entry(queue, placer("third", can_start=False), 3.0, blocked_on=lambda: "decode")
+    await asyncio.sleep(0)
+    behind = entry(queue, placer("fourth", can_start=True), 4.0)
+    await asyncio.sleep(0.01)
+    assert not behind.done(), "nobody passes one for whom there is no room at all"
+    for task in (first, stuck, behind):
+        task.cancel()
