@@ -13,6 +13,7 @@ from integration.worker.conftest import CODE
 from tandem_api.engine_flags import KV_RELEVANT, OWNED, find_flag_problem
 from tandem_api.v1alpha1.engine import KVDtype, Quantization
 from tandem_api.v1alpha1.speculative import SpeculationMethod
+from tandem_worker.engine_api import KV_USAGE_METRIC, RUNNING_METRIC, WAITING_METRIC
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
@@ -203,3 +204,10 @@ def test_every_worker_makes_the_identical_tiny_model(worker_python: str, tmp_pat
     assert one["round_trip"]
     assert one["chat"] == "<|begin|>user: hi\nassistant:"
     assert two["left_behind"] == ["one", "two"]
+
+
+def test_the_gauges_that_we_read_are_named_so_in_the_pinned_vllm(worker_python: str) -> None:
+    packages = next((Path(worker_python).parents[1] / "lib").glob("python3*/site-packages"))
+    sources = (packages / "vllm" / "v1" / "metrics" / "loggers.py").read_text()
+    for name in (KV_USAGE_METRIC, RUNNING_METRIC, WAITING_METRIC):
+        assert f'name="{name}"' in sources, name

@@ -326,6 +326,7 @@ async def test_a_queued_request_starts_when_a_slot_comes_free(tmp_path):
     engine = Engine("w0", "mixed", gated, state={"slots": 1})
     async with running(tmp_path, [engine]) as bench:
         asking = [asyncio.create_task(ask(bench)) for _ in range(3)]
+        await engine.saw_request()
         await asyncio.sleep(0.05)
         assert len(engine.seen) == 1
         gate.set()
