@@ -50,7 +50,7 @@ def roll(tandem: Installation, fleets: Fleets, name: str, turn: int) -> None:
 
 def tell(done: str, ledger: Ledger) -> None:
     """Progress, for who watches with `-s`."""
-    print(f"  {done}: {ledger}", flush=True)
+    print(f"  {done}: {ledger}", *ledger.failures[-1:], flush=True)
 
 
 def run_changes(tandem: Installation, fleets: Fleets, router_url: str, scale_ins: int, rollouts: int) -> Ledger:
