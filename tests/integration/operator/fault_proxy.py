@@ -74,7 +74,8 @@ class FaultProxy:
         refuse: answers a call instead of the server, or lets it pass (None).
         is_away: no connection is served.
         held: collections whose watch events are kept back until they are released.
-        expired: collections whose next watch is told once that its version is too old, as an event: the real way.
+        expired: collections whose next watch, in each namespace, is told once that its version is too old: as an
+            event, the real way.
     """
 
     upstream: Credentials
@@ -85,6 +86,7 @@ class FaultProxy:
     expired: set[str] = field(default_factory=set)
     calls: list[Call] = field(default_factory=list)
     port: int = 0
+    _told: set[str] = field(default_factory=set)
     _watches: set[asyncio.Task[Any]] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _session: aiohttp.ClientSession | None = None
@@ -102,6 +104,7 @@ class FaultProxy:
         self.refuse, self.is_away, self.delay_s = lambda _: None, False, 0.0
         self.held.clear()
         self.expired.clear()
+        self._told.clear()
 
     async def start(self) -> web.AppRunner:
         """Serves on a free loopback port."""
@@ -126,9 +129,8 @@ class FaultProxy:
         refusal = self.refuse(call)
         if refusal:
             return refusal.to_response()
-        gone = {plural for plural in self.expired if call.is_watch and call.is_of(plural)}
-        if gone:
-            self.expired -= gone
+        if call.is_watch and call.path not in self._told and any(map(call.is_of, self.expired)):
+            self._told.add(call.path)
             return web.Response(text=_EXPIRED + "\n", content_type="application/json")
         await asyncio.sleep(self.delay_s)
         assert self._session is not None
