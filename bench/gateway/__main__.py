@@ -1,6 +1,6 @@
 """CPU that the gateway costs a request: credentials, limits, headers and settlement, without the sockets.
 
-    make bench-gateway
+make bench-gateway
 """
 
 import json
