@@ -123,7 +123,7 @@ class _Standing:
         groups = self._groups()
         moves = self._decide_moves(lanes, groups, goal)
         meant = self._meant(moves)
-        kept = meant | {w.name: w.desired for w in self.old if not meant[w.name] and self._still_told(w)}
+        kept = meant | {w.name: w.desired for w in self.old if self._waits_for_routers(w, meant)}
         retire = tuple(self._retirements(kept))
         leaving = {retirement.workers.name for retirement in retire}
         weights = decide_weights(self._capacities(meant), self.kv, goal, traffic_kv(self.wanted.fleet))
@@ -218,6 +218,11 @@ class _Standing:
         for role, move in moves.items():
             meant |= {w.name: count for w, count in zip(self._olds_of(role), move.olds, strict=True)}
         return meant
+
+    def _waits_for_routers(self, workers: Workers, meant: Mapping[str, int]) -> bool:
+        """The last workers of a kv-revision stay until the routers are told to send nothing there."""
+        unit = (w for w in self.old if w.kv_revision == workers.kv_revision and w.pool in self.sizes)
+        return self._still_told(workers) and all(meant[w.name] == 0 for w in unit)
 
     def _still_told(self, workers: Workers) -> bool:
         """Routers were told to send requests there: first they are told otherwise. Recreate does not wait."""

@@ -158,8 +158,14 @@ class Rollouts(RuleBasedStateMachine):
     def _take_safely(self, action: Action) -> None:
         before = self._serving()
         self.world.take(action)
-        if isinstance(action, Delete):
+        if isinstance(action, Delete) and self._is_promised():
             assert not before or self._serving(), f"{action} took away what served"
+
+    def _is_promised(self) -> bool:
+        """Surge promises that what serves stays, of pools that are to have workers."""
+        spec = self.world.fleet.spec
+        sizes = [pool.replicas for pool in (spec.prefill, spec.decode) if pool]
+        return spec.rollout.strategy == "Surge" and all(sizes)
 
     def _serving(self) -> bool:
         """Whether the revision that has the traffic has an available worker in each pool that should have one."""

@@ -307,3 +307,19 @@ def test_what_both_do_badly_refuses_nothing() -> None:
     assert find_breach(Tally(200, 0, 80), Tally(200, 0, 2), objectives) is not None
     assert find_breach(Tally(200, 0, 8), Tally(200, 0, 2), objectives) is None
     assert find_breach(Tally(200, 0, 0, 80), Tally(200, 0, 2), objectives) is not None
+
+
+def test_two_old_templates_of_one_kv_revision_do_not_wait_for_each_other() -> None:
+    """One may go while the other still carries the traffic of their kv-revision."""
+    world = World(make_fleet(make_spec(prefill=None, decode={"replicas": 3}, rollout={"maxSurge": 1})))
+    world.reconcile()
+    world.settle()
+    world.edit(decode={"replicas": 3, "engineOverrides": {"maxModelLen": 1024}})
+    for _ in range(2):
+        world.reconcile()
+        world.make_all_available()
+    assert len(world.deployments("decode")) == 2
+    world.edit(model=OTHER)
+    world.settle()
+    assert traffic(world) == {kv_revision(world.fleet.spec): 100}
+    assert len(world.deployments("decode")) == 1
