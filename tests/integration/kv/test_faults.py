@@ -36,7 +36,7 @@ def test_a_client_that_leaves_during_the_transfer_frees_both_engines_within_a_se
 ) -> None:
     prompt = make_prompt(1400)
     ticket = prefill(slow_prefill, prompt)
-    assert slow_prefill.stats()["leases"] == 1
+    wait_for(lambda: slow_prefill.stats()["leases"] == 1, 2)
     before = fleet.decode.stats()["failures"]
 
     send_and_leave(fleet.decode, prompt, ticket, after_s=0.7)
@@ -54,6 +54,7 @@ def test_a_released_lease_is_free_at_once_and_its_ticket_is_refused(fleet: Fleet
     alone = text_of(fleet.plain.complete(prompt))
     ticket = prefill(fleet.prefill, prompt)
     transport_id = str(ticket["remote_request_id"])[5:40]
+    wait_for(lambda: fleet.prefill.stats()["leases"] == 1, 2)  # known to its ranks one engine step after the answer
 
     assert fleet.prefill.ask({"op": "release", "request_id": transport_id}) == {"released": 1}
 

@@ -166,7 +166,8 @@ async def test_a_fleet_is_found_served_and_reported(site):
         path = "GET /internal/v1/fleets HTTP/1.1\r\nHost: r\r\n"
         report = (await send(router.internal_port, f"{path}Authorization: Bearer {token}\r\n\r\n".encode())).json
         assert report["synced"] is True
-        assert report["fleets"][0] | {"kv": 0} == {
+        said = {"kv": 0, "kv_edges": None, "kv_fallbacks": [], "loads": [["p0", 0, 3.0]], "trials": []}
+        assert report["fleets"][0] | {"kv": 0, "kv_edges": None} == said | {
             "namespace": site.namespace,
             "name": "demo",
             "uid": uid,
