@@ -127,6 +127,7 @@ def die_and_recover(trial: Trial, fleet: str, phase: str, moment: str, number: i
     return died, end
 
 
+@pytest.mark.long
 def test_a_death_in_the_middle_of_a_creation_is_made_good(trial: Trial) -> None:
     undisturbed = reach_undisturbed(trial, "creation")
     died, end = die_and_recover(trial, "sample", "creation", "after", 4)
