@@ -58,12 +58,11 @@ class CompletionService:
         headers = engine_headers(request.headers)
         timeout_s = parse_timeout_s(request.header(TIMEOUT_MS), fleet.spec.request_timeout_s)
         targets = [parse_seconds(name, request.header(name)) for name in (SLO_TTFT_MS, SLO_TPOT_MS)]
-        visit = self.gateway.enter(principal, ask.prompt_tokens)  # last of all: what is refused is not charged
-        request_id = request.header(REQUEST_ID)
-        tenant = principal.tenant
-        standing = Standing(tenant.name, tenant.priority, tenant.weight, visit.index_seed, *targets)
-        deadline_s = started_s + timeout_s
+        request_id, tenant, deadline_s = request.header(REQUEST_ID), principal.tenant, started_s + timeout_s
         trace = None if self.tracer is None else self._trace(self.tracer, request, ask, fleet, started_s)
+        # The last that can fail: what is refused before is not charged, and what has entered always ends its visit.
+        visit = self.gateway.enter(principal, ask.prompt_tokens)
+        standing = Standing(tenant.name, tenant.priority, tenant.weight, visit.index_seed, *targets)
         order = Order(ask, fleet, headers, request_id, started_s, deadline_s, visit, standing, trace)
         await self._serve(order, writer)
 

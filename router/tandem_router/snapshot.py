@@ -48,7 +48,7 @@ class FleetSpec:
         ttft_target_s, tpot_target_s: objectives; None: there is none.
         isolated_factor: a prompt may take so many times its prefill alone, if that is more than the target.
         is_dormant: it has no workers and by its spec will get none: nobody is to wait for them.
-        startup_s: measured time until a new worker serves; None: unknown.
+        startup_s: measured time until a new worker of the slower role serves; None: unknown.
         adapters: LoRA adapters, each served as a model of its own name.
         token_file: bearer of the engines, for static fleets; None: derived from the router key.
     """

@@ -50,6 +50,8 @@ def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
         adapters=tuple(adapter.name for adapter in spec.model.adapters),
         ttft_target_s=ttft.seconds if ttft is not None else None,
         tpot_target_s=tpot.seconds if tpot is not None else None,
+        isolated_factor=ttft.isolated_factor if ttft is not None else 1.0,
+        startup_s=max((one.seconds for one in status.startup), default=None) if status else None,
         is_dormant=spec.autoscaling.mode == "Fixed" and spec.decode.replicas == 0,
         weights=tuple((one.kv_revision, one.traffic_percent) for one in status.revisions) if status else (),
     )

@@ -206,6 +206,18 @@ def test_an_inference_deployment_is_a_fleet():
     assert not parse_fleet(deployment()).has_prefill
 
 
+def test_a_fleet_brings_its_isolated_factor_and_its_slower_roles_measured_start_up():
+    objectives = {"ttft": {"percentile": "p95", "seconds": 2, "isolatedFactor": 3}}
+    item = deployment(objectives=objectives)
+    measured = {"templateRevision": "aaaaaaaa", "slowestSeconds": 99, "workers": 2}
+    item["status"] = {
+        "startup": [{"role": "prefill", "seconds": 40, **measured}, {"role": "decode", "seconds": 70, **measured}]
+    }
+    spec = parse_fleet(item)
+    assert (spec.isolated_factor, spec.startup_s) == (3.0, 70.0)
+    assert (parse_fleet(deployment()).isolated_factor, parse_fleet(deployment()).startup_s) == (1.0, None)
+
+
 def test_an_object_of_another_schema_is_left_out_and_logged(caplog):
     assert parse_fleet(deployment(decode="nonsense")) is None
     assert "InferenceDeployment ns/f not understood" in caplog.text
