@@ -18,7 +18,7 @@ import numpy as np
 
 from tandem_router.regions.choice import RegionAsk, RegionView, SpillRules, decide_region
 from tandem_router.regions.load import FleetLoad
-from tandem_simulator.regions.caches import BlockCache
+from tandem_simulator.prefix_cache import BlockCache
 from tandem_simulator.regions.geography import Geography
 
 SENT_INDEX_TOKENS = 64 * 1024 * 1024

@@ -13,7 +13,7 @@ from tandem_simulator.decode_stage import TPOT_FILL, DecodeStage
 from tandem_simulator.events import Agenda
 from tandem_simulator.journal import empty_journal
 from tandem_simulator.prefill_stage import PrefillStage
-from tandem_simulator.regions.caches import BlockCache
+from tandem_simulator.prefix_cache import BlockCache
 from tandem_simulator.regions.choosers import Chooser, Sight
 from tandem_simulator.regions.geography import Geography
 from tandem_simulator.traffic.model import Floats, Ints
