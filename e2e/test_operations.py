@@ -112,6 +112,7 @@ def test_what_cannot_work_is_refused_at_admission(fleets: Fleets, change: dict[s
         ({"engine": {"type": "sim", "workerImage": "nobody/nothing:1"}}, "ImageUnavailable"),
         (dict.fromkeys(("prefill", "decode"), SIXTEEN_GPUS), "InsufficientGPU"),
         ({"model": GATED}, "SecretMissing"),
+        ({"kvTransfer": {"connector": "tcp", "tls": {"secretName": "absent"}}}, "VolumeUnavailable"),
     ],
 )
 def test_a_bad_change_is_named_and_what_serves_is_untouched(

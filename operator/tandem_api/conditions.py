@@ -32,6 +32,7 @@ class Reason(StrEnum):
     MODEL_UNAVAILABLE = "ModelUnavailable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, not a secret
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
     INSUFFICIENT_GPU = "InsufficientGPU"
     UNSCHEDULABLE = "Unschedulable"
     CONFIG_INVALID = "ConfigInvalid"

@@ -16,6 +16,12 @@ _CREATE_REASONS = frozenset(("CreateContainerError", "RunContainerError"))
 _WORKER_MESSAGE = re.compile(r"^([A-Z][A-Za-z]+): (.+)", re.DOTALL)
 _INSUFFICIENT = re.compile(r"Insufficient ([^\s,.]+(?:\.[a-z]+)*/[^\s,.]+)")
 _MESSAGE_LENGTH = 600
+_MOUNTED = {
+    "secret": ("Secret", "secretName"),
+    "configMap": ("ConfigMap", "name"),
+    "persistentVolumeClaim": ("PersistentVolumeClaim", "claimName"),
+    "image": ("image", "reference"),
+}
 
 # The worker itself said what is wrong with its orders; waiting does not mend that.
 _FINAL = frozenset((Reason.CONFIG_INVALID, Reason.MODEL_UNAVAILABLE, Reason.KV_INCOMPATIBLE))
@@ -23,12 +29,17 @@ _FINAL = frozenset((Reason.CONFIG_INVALID, Reason.MODEL_UNAVAILABLE, Reason.KV_I
 
 @dataclass(frozen=True)
 class Cause:
-    """One reason why pods are not ready. `since` is None when it needs no patience."""
+    """One reason why pods are not ready.
+
+    `since` is None when it needs no patience. What `is_usual` happens to every pod for a moment, and is a fault only
+    once patience has ended.
+    """
 
     reason: Reason
     message: str
     since: datetime | None
     pods: int = 1
+    is_usual: bool = False
 
 
 def find_cause(workers: Workers | None, pods: Sequence[Manifest]) -> Cause | None:
@@ -39,11 +50,13 @@ def find_cause(workers: Workers | None, pods: Sequence[Manifest]) -> Cause | Non
     causes = [cause for pod in pods if not _is_leaving(pod) for cause in _causes_of(pod)]
     if not causes:
         return None
+    causes = [cause for cause in causes if not cause.is_usual] or causes
     by_reason = {reason: [c for c in causes if c.reason == reason] for reason in {c.reason for c in causes}}
     same = max(by_reason.values(), key=lambda group: (len(group), group[0].reason))
     oldest = min((c.since for c in same if c.since), default=None)
     final = any(c.since is None for c in same)
-    return Cause(same[0].reason, _count(len(same), same[0].message), None if final else oldest, len(same))
+    message = _count(len(same), same[0].message)
+    return Cause(same[0].reason, message, None if final else oldest, len(same), same[0].is_usual)
 
 
 def _count(pods: int, message: str) -> str:
@@ -67,6 +80,19 @@ def _causes_of(pod: Manifest) -> Iterator[Cause]:
         if cause is not None:
             yield cause
             return
+    is_pending = status.get("phase", "Pending") == "Pending"
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodReadyToStartContainers" and condition["status"] == "False" and is_pending:
+            yield _unmounted(pod, parse_time(condition.get("lastTransitionTime")) or born)
+            return
+
+
+def _unmounted(pod: Manifest, since: datetime | None) -> Cause:
+    """Which volume is missing stands in an Event only, so all that can be missing are named."""
+    volumes = pod.get("spec", {}).get("volumes") or ()
+    sources = [f"{kind} {one[part][key]}" for one in volumes for part, (kind, key) in _MOUNTED.items() if part in one]
+    text = f"the pod's volumes cannot be mounted; see that these exist in the fleet's namespace: {', '.join(sources)}"
+    return Cause(Reason.VOLUME_UNAVAILABLE, text, since, is_usual=True)
 
 
 def _unscheduled(message: str, born: datetime | None) -> Cause:

@@ -20,7 +20,7 @@ def judge_pool(facts: Facts, role: PoolRole) -> Verdict:
 def _not_ready(facts: Facts, pool: PoolFacts) -> Verdict:
     others = f"; {pool.ready} of an older template serve on" if pool.ready > pool.updated else ""
     count = f"{pool.updated} of {pool.desired} workers are ready{others}"
-    if pool.cause is not None:
+    if pool.cause is not None and (not pool.cause.is_usual or facts.is_stalling(pool.cause)):
         return Verdict(Status.FALSE, pool.cause.reason, f"{count}. {pool.cause.message}")
     previous = facts.previous(f"{pool.role.capitalize()}Ready")
     was_ready = previous is not None and previous.status == Status.TRUE.value and previous.reason == Reason.AVAILABLE

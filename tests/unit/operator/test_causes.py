@@ -38,6 +38,14 @@ def unscheduled(message: str) -> dict[str, Any]:
     return make_pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
 
 
+def unmounted() -> dict[str, Any]:
+    """A pod on a node that cannot start its containers yet."""
+    condition = {"type": "PodReadyToStartContainers", "status": "False", "lastTransitionTime": BORN}
+    claim = {"name": "w", "persistentVolumeClaim": {"claimName": "weights"}}
+    volumes = [{"name": "run", "emptyDir": {}}, {"name": "kv-tls", "secret": {"secretName": "kv-tls"}}, claim]
+    return make_pod(waiting("ContainerCreating"), conditions=[condition]) | {"spec": {"volumes": volumes}}
+
+
 @pytest.mark.parametrize(
     ("pod", "reason", "text"),
     [
@@ -55,6 +63,7 @@ def unscheduled(message: str) -> dict[str, Any]:
         (make_pod(crashed("ConfigInvalid: no key")), Reason.CONFIG_INVALID, "no key"),
         (make_pod(crashed("ValueError: bad shape")), Reason.WORKER_CRASHING, "ValueError: bad shape"),
         (make_pod(crashed("Traceback\nlast words")), Reason.WORKER_CRASHING, "after 2 restarts: last words"),
+        (unmounted(), Reason.VOLUME_UNAVAILABLE, "Secret kv-tls, PersistentVolumeClaim weights"),
         (make_pod(crashed("", 137, "OOMKilled")), Reason.WORKER_CRASHING, "raise resources.memory"),
     ],
 )
