@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from typing import Any
 import pytest
 from integration.operator.conftest import Installation, Kube, OperatorProcess, make_manifest, wait_until
 from integration.operator.crashing_operator import EXIT_CODE
+from integration.operator.end_state import collect_end_state, is_settled
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 PROGRAM = Path(__file__).with_name("crashing_operator.py")
-KINDS = "wpool,deploy,svc,pdb,netpol,secret"
-_OF_THE_SERVER = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
 CHANGE = {"engine": {"type": "sim", "dtype": "float16"}, "decode": {"replicas": 3}}
 
 
@@ -58,42 +56,6 @@ class Trial:
     def describe(self) -> str:
         return str([fleet.get("status") for fleet in self.kube.list("infd")])
 
-    def collect(self, fleet: str) -> dict[str, Any]:
-        """All children and the status, without what is the server's own, or the fleet's name."""
-        objects = self.kube.list(KINDS, f"tandem.dev/fleet={fleet}")
-        children = {f"{o['kind']}/{o['metadata']['name'].removeprefix(fleet)}": normalize(o, fleet) for o in objects}
-        status = self.kube.get("infd", fleet)["status"]
-        return {**children, "status": {"ready": status["readyText"], "revisions": status["revisions"]}}
-
-
-def is_settled(fleet: dict[str, Any]) -> bool:
-    status = fleet.get("status") or {}
-    if status.get("observedGeneration") != fleet["metadata"]["generation"]:
-        return False
-    conditions = {c["type"]: c["status"] for c in status["conditions"]}
-    has_one_revision = [r["phase"] for r in status.get("revisions", ())] == ["Serving"]
-    return has_one_revision and conditions["DecodeReady"] == conditions["PrefillReady"] == "True"
-
-
-def normalize(obj: dict[str, Any], fleet: str) -> Any:
-    """What the operator decided of an object."""
-    kept = copy.deepcopy({name: value for name, value in obj.items() if name not in ("status", "data")})
-    for name in _OF_THE_SERVER:
-        kept["metadata"].pop(name, None)
-    for owner in kept["metadata"].get("ownerReferences", ()):
-        owner.pop("uid")
-    kept["metadata"].get("annotations", {}).pop("deployment.kubernetes.io/revision", None)  # a count
-    kept.get("spec", {}).pop("clusterIP", None)
-    return rename(kept, fleet)
-
-
-def rename(value: Any, fleet: str) -> Any:
-    if isinstance(value, dict):
-        return {rename(key, fleet): rename(entry, fleet) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [rename(entry, fleet) for entry in value]
-    return value.replace(fleet, "FLEET") if isinstance(value, str) else value
-
 
 @pytest.fixture(scope="module")
 def trial(installation: Installation) -> Trial:
@@ -109,7 +71,7 @@ def reach_undisturbed(trial: Trial, phase: str) -> dict[str, Any]:
         if phase == "rollout":
             trial.kube.apply(make_manifest(fleet, **CHANGE))
             wait_until(trial.is_settled, 60, trial.describe)
-    end = trial.collect(fleet)
+    end = collect_end_state(trial.kube, fleet)
     trial.kube.run("delete", "infd", fleet, "--wait=false")
     return end
 
@@ -122,7 +84,7 @@ def die_and_recover(trial: Trial, fleet: str, phase: str, moment: str, number: i
         trial.kube.apply(make_manifest(fleet, **CHANGE))
     died = trial.run_until_death(moment, number)
     trial.run_to_the_end()
-    end = trial.collect(fleet)
+    end = collect_end_state(trial.kube, fleet)
     trial.kube.run("delete", "infd", fleet, "--wait=false")
     return died, end
 
