@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from tandem_api.v1alpha1.scaling_status import RegionLoad
 from tandem_api.worker import KVCounters
 
 FLEETS_PATH = "/internal/v1/fleets"
@@ -218,6 +219,27 @@ class FleetDemand(_Message):
     levels: DemandLevels = DemandLevels()
 
 
+class RegionFleetWord(_Message):
+    """What a region says of one fleet (`status.regionDemand` there)."""
+
+    uncoverable: RegionLoad | None = None
+    room: RegionLoad | None = None
+
+
+class RegionWord(_Message):
+    """A region as a router hears it.
+
+    Attributes:
+        fresh: a stream from there is live; the own region's word always is.
+        fleets: by `namespace/name`; those that any region cannot cover, the others are left out.
+    """
+
+    price_weight: float = 1.0
+    drain: bool = False
+    fresh: bool = False
+    fleets: dict[str, RegionFleetWord] = {}
+
+
 class DemandAnswer(_Message):
     """What one router process saw in the whole seconds `covers_from` ≤ second < `cursor`.
 
@@ -229,6 +251,7 @@ class DemandAnswer(_Message):
         epoch: new at each start of the process; what an earlier process saw is lost to it.
         now_s: Unix time of the router.
         fleets: those with a bin in the span, or with levels above zero; every other fleet was silent.
+        regions: all that are known, the own one included; empty where regions are off.
     """
 
     replica: str
@@ -237,3 +260,4 @@ class DemandAnswer(_Message):
     covers_from: int
     cursor: int
     fleets: tuple[FleetDemand, ...] = ()
+    regions: dict[str, RegionWord] = {}

@@ -8,6 +8,7 @@ from tandem_api.schema import Count, Resource
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0)]
 Terms = Annotated[dict[Annotated[str, Field(max_length=63)], float], Field(max_length=16)]
 
 
@@ -56,6 +57,32 @@ class DecisionStatus(Resource):
     decode: PoolDecisionStatus
     inputs: Annotated[Terms, Field(description="What the routers reported, and how the pools stood.")] = {}
     hold: HoldStatus | None = None
+
+
+class RegionLoad(Resource):
+    """Demand that moves between regions, or room for it. In tokens and sequences, because GPUs differ by region.
+
+    Room has no requests and no squares: those follow from who comes.
+    """
+
+    requests_per_second: Rate = 0.0
+    prefill_tokens_per_second: Annotated[Rate, Field(description="New tokens, after prefix hits.")] = 0.0
+    prefill_square_tokens_per_second: Annotated[Rate, Field(description="Σ (n² + 2nh), attention's work.")] = 0.0
+    decode_sequences: Annotated[Rate, Field(description="Held at once.")] = 0.0
+    decode_kv_tokens: Annotated[Rate, Field(description="KV tokens that these hold.")] = 0.0
+
+
+class RegionDemandStatus(Resource):
+    """What this region says to its peers about this fleet; the routers carry it."""
+
+    uncoverable: Annotated[
+        RegionLoad | None,
+        Field(description="What comes here and cannot be served within bounds, budget and free GPUs. Absent: nothing."),
+    ] = None
+    room: Annotated[
+        RegionLoad | None,
+        Field(description="What could be served here beyond this region's own need. Absent: nothing."),
+    ] = None
 
 
 class PoolMemoryStatus(Resource):

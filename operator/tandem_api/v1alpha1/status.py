@@ -6,7 +6,12 @@ from pydantic import Field
 
 from tandem_api.schema import Count, Resource
 from tandem_api.v1alpha1.rollout_status import RolloutStatus, StartupStatus
-from tandem_api.v1alpha1.scaling_status import AutoscalerMemoryStatus, DecisionStatus, ObjectivesStatus
+from tandem_api.v1alpha1.scaling_status import (
+    AutoscalerMemoryStatus,
+    DecisionStatus,
+    ObjectivesStatus,
+    RegionDemandStatus,
+)
 
 
 class Condition(Resource):
@@ -71,6 +76,7 @@ class InferenceDeploymentStatus(Resource):
     ] = []
     objectives: ObjectivesStatus | None = None
     last_decision: DecisionStatus | None = None
+    region_demand: RegionDemandStatus | None = None
     autoscaler_memory: Annotated[
         AutoscalerMemoryStatus | None, Field(description="For the next leader of the operator; nothing to act on.")
     ] = None
