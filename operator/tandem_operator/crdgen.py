@@ -18,7 +18,7 @@ import yaml
 
 from tandem_api import labels
 from tandem_api.schema import Resource, cel
-from tandem_api.v1alpha1 import MAX_NAME_LENGTH, InferenceDeployment, WorkerPool
+from tandem_api.v1alpha1 import MAX_NAME_LENGTH, InferenceDeployment, InferenceRegion, WorkerPool
 
 Json = dict[str, Any]
 
@@ -101,6 +101,19 @@ DEFINITIONS = (
             "labelSelectorPath": ".status.selector",
         },
     ),
+    Definition(
+        InferenceRegion,
+        "inferenceregions",
+        ("infreg",),
+        (
+            Column("URL", ".spec.url"),
+            Column("Reachable", _condition("Reachable"), description="as this region's routers see it"),
+            Column("Draining", ".spec.drain", "boolean"),
+            Column("Price", ".spec.priceWeight", "number"),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Reason", _condition("Reachable", "reason"), wide=True),
+        ),
+    ),
 )
 
 
@@ -158,9 +171,14 @@ def _name_rule(model: type[Resource]) -> Json:
 
 
 # LeaderWorkerSets' names travel, with two ordinals and a hash behind them, into labels of at most 63 characters.
+def _one_node(path: str) -> str:
+    return f"(!has({path}) || !has({path}.nodes) || {path}.nodes == 1)"
+
+
 _GROUP_NAME_RULE = cel(
-    "self.metadata.name.size() <= 30 || ((!has(self.spec.decode.nodes) || self.spec.decode.nodes == 1) && "
-    "(!has(self.spec.prefill) || !has(self.spec.prefill.nodes) || self.spec.prefill.nodes == 1))",
+    f"self.metadata.name.size() <= 30 || ({_one_node('self.spec.prefill')} && {_one_node('self.spec.decode')} && "
+    "(!has(self.spec.regions) || "
+    f"self.spec.regions.all(region, {_one_node('region.prefill')} && {_one_node('region.decode')})))",
     "metadata.name may have at most 30 characters where nodes is above 1: rename it",
 )
 

@@ -21,10 +21,12 @@ from tandem_api.v1alpha1.engine import (
     KVOffload,
 )
 from tandem_api.v1alpha1.inference_deployment import InferenceDeployment, InferenceDeploymentSpec
+from tandem_api.v1alpha1.inference_region import InferenceRegion, InferenceRegionSpec, InferenceRegionStatus
 from tandem_api.v1alpha1.model import Model
 from tandem_api.v1alpha1.pod_template import LocalObjectReference, PodTemplate, ResourceClaim, Variable
 from tandem_api.v1alpha1.policies import Drain, KVTransfer, KVTransferTLS, Routing
 from tandem_api.v1alpha1.pool import Parallelism, Pool, Resources
+from tandem_api.v1alpha1.region_slice import RegionPool, RegionSlice
 from tandem_api.v1alpha1.rollout import Rollout, RolloutStep
 from tandem_api.v1alpha1.rollout_status import Rejection, RolloutStatus, StartupStatus
 from tandem_api.v1alpha1.scaling_status import (
@@ -59,6 +61,9 @@ __all__ = [
     "InferenceDeployment",
     "InferenceDeploymentSpec",
     "InferenceDeploymentStatus",
+    "InferenceRegion",
+    "InferenceRegionSpec",
+    "InferenceRegionStatus",
     "KVCache",
     "KVMemory",
     "KVOffload",
@@ -82,6 +87,8 @@ __all__ = [
     "PoolMemoryStatus",
     "PoolStatus",
     "RatioBounds",
+    "RegionPool",
+    "RegionSlice",
     "Rejection",
     "ResourceClaim",
     "Resources",

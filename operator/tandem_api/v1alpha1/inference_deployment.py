@@ -1,8 +1,8 @@
 """InferenceDeployment: the object that users write."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from tandem_api.schema import Resource, cel
 from tandem_api.v1alpha1.autoscaling import Autoscaling, Objectives
@@ -10,6 +10,7 @@ from tandem_api.v1alpha1.engine import Engine
 from tandem_api.v1alpha1.model import Model
 from tandem_api.v1alpha1.policies import Drain, KVTransfer, Routing
 from tandem_api.v1alpha1.pool import Pool
+from tandem_api.v1alpha1.region_slice import RegionSlice
 from tandem_api.v1alpha1.rollout import Rollout
 from tandem_api.v1alpha1.status import InferenceDeploymentStatus
 
@@ -62,6 +63,14 @@ class InferenceDeploymentSpec(Resource):
     rollout: Rollout = Rollout()
     routing: Routing = Routing()
     drain: Drain = Drain()
+    regions: Annotated[
+        list[RegionSlice],
+        Field(
+            max_length=32,
+            description="Regions that run workers for the fleet. Left out: every region that has the object does.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = []
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -73,6 +82,10 @@ class InferenceDeploymentSpec(Resource):
                     "moves in whole shares of heads: make one a multiple of the other",
                 ),
                 *_ONE_WHERE_KV_MOVES,
+                cel(
+                    "has(self.prefill) || !has(self.regions) || self.regions.all(region, !has(region.prefill))",
+                    "spec.regions[].prefill changes a pool that the fleet does not have: add spec.prefill, or drop it",
+                ),
                 *(cel(f"!({_DECIDES}) || {rule}", message) for rule, message in _NEEDS_TO_DECIDE),
             ]
         }
