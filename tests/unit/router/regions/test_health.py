@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem_core.region_demand import RegionSupply, helped_demand, share_uncoverable
 from tandem_router.regions.health import PeerHealth
 from tandem_router.regions.spill_budget import AT_ONCE, SpillBudget
 
@@ -116,35 +115,3 @@ def test_a_budget_of_all_never_holds_back():
     for _ in range(1000):
         assert budget.has_room
         budget.spend()
-
-
-supplies = st.builds(
-    RegionSupply,
-    uncoverable=st.just(0.0) | st.floats(0.01, 1e4),
-    room=st.just(0.0) | st.floats(0.01, 1e4),
-    price_weight=st.sampled_from([0.5, 1.0, 2.0]),
-)
-
-
-@given(st.dictionaries(st.sampled_from("abcdef"), supplies, min_size=1))
-def test_shared_demand_is_conserved_and_no_room_is_overfilled(regions):
-    shares = share_uncoverable(regions)
-    for origin, parts in shares.items():
-        assert sum(parts.values()) == pytest.approx(regions[origin].uncoverable)
-        assert all(amount > 0 for amount in parts.values())
-    for name, one in regions.items():
-        helped = helped_demand(name, shares)
-        assert helped <= one.room * (1 + 1e-9)
-        if one.uncoverable > 0:
-            assert helped == 0  # who cannot help itself helps nobody
-
-
-def test_the_cheapest_room_is_filled_first():
-    shares = share_uncoverable(
-        {
-            "lost": RegionSupply(uncoverable=10.0),
-            "cheap": RegionSupply(room=6.0, price_weight=1.0),
-            "dear": RegionSupply(room=20.0, price_weight=2.0),
-        }
-    )
-    assert shares == {"lost": {"cheap": 6.0, "dear": 4.0}}
