@@ -1,5 +1,6 @@
 """Which fleets and workers there are: the value that every kind of discovery brings, and its form on disk. No I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,6 +52,8 @@ class FleetSpec:
         startup_s: measured time until a new worker of the slower role serves; None: unknown.
         adapters: LoRA adapters, each served as a model of its own name.
         token_file: bearer of the engines, for static fleets; None: derived from the router key.
+        is_elsewhere: its spec names the regions that serve it, and this one is not among them.
+        uncoverable, room: the operator's word about this fleet for other regions (`status.regionDemand`), as it stands.
     """
 
     namespace: str
@@ -72,6 +75,9 @@ class FleetSpec:
     is_dormant: bool = False
     startup_s: float | None = None
     token_file: str | None = None
+    is_elsewhere: bool = False
+    uncoverable: Mapping[str, float] | None = None
+    room: Mapping[str, float] | None = None
     workers: tuple[WorkerSpec, ...] = ()
 
     def adapter_of(self, model: str) -> str:
@@ -81,10 +87,29 @@ class FleetSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionSpec:
+    """One region as its InferenceRegion describes it; the own one among them, if there is an object for it.
+
+    Attributes:
+        url: of the internal listener of its routers; None: it cannot be reached from here.
+        labels: what residency rules look at.
+        price_weight: relative price of its capacity.
+        drain: it is to be given nothing new; the own one is to send away what another may serve.
+    """
+
+    name: str
+    url: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    price_weight: float = 1.0
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All fleets that a router may serve."""
+    """All fleets that a router may serve, and the regions that it may serve them with."""
 
     fleets: tuple[FleetSpec, ...] = ()
+    regions: tuple[RegionSpec, ...] = ()
 
     def to_json(self) -> bytes:
         """Form on disk."""
@@ -98,9 +123,16 @@ def parse_snapshot(text: bytes) -> Snapshot:
         ValueError: not a snapshot of this version of the router.
     """
     try:
-        return Snapshot(tuple(_parse_fleet(fleet) for fleet in jsontext.loads(text)["fleets"]))
-    except (TypeError, KeyError) as error:
+        fields = jsontext.loads(text)
+        regions = tuple(_parse_region(region) for region in fields.get("regions", ()))
+        return Snapshot(tuple(_parse_fleet(fleet) for fleet in fields["fleets"]), regions)
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a snapshot: {error}") from error
+
+
+def _parse_region(fields: dict[str, Any]) -> RegionSpec:
+    labels = tuple((key, value) for key, value in fields.pop("labels", ()))
+    return RegionSpec(**fields, labels=labels)
 
 
 def _parse_fleet(fields: dict[str, Any]) -> FleetSpec:

@@ -53,11 +53,13 @@ class FleetLevel(_Message):
 
     Attributes:
         queued, queued_tokens: what waits at the sender.
+        waiting_decode: of these, requests that wait for a decode worker only.
         predicted_ttft_s: of a typical prompt that would come there now; None: nothing is learned.
     """
 
     queued: Count = 0
     queued_tokens: Count = 0
+    waiting_decode: Count = 0
     predicted_ttft_s: Seconds | None = None
 
 

@@ -188,6 +188,11 @@ class Replica:
             worker.peer_running = min(sum(load.running for load in loads), worker.slots)
             worker.peer_tokens = sum(load.tokens for load in loads)
 
+    def levels(self, uid: str, now_s: float) -> list[FleetLevel]:
+        """What the others that are heard say of a fleet's queue."""
+        fresh = (view.fleets for view in self.views.values() if now_s - view.heard_s <= FRESH_S)
+        return [level for fleets in fresh if (level := fleets.get(uid)) is not None]
+
     def describe(self, now_s: float) -> dict[str, Any]:
         """Who is there, who was heard of late, and what of each worker is ours now."""
         return {
@@ -245,4 +250,7 @@ def level_of(fleet: Fleet) -> FleetLevel:
         least = min(worker.backlog_tokens for worker in prefills)
         ahead = least + queued_tokens // len(prefills)
         predicted_s = min(3600.0, prefill_s(typical, ahead, TYPICAL_PROMPT_TOKENS))
-    return FleetLevel(queued=len(wishes), queued_tokens=queued_tokens, predicted_ttft_s=predicted_s)
+    waiting = sum(wish.blocked_on() == "decode" for wish in wishes)
+    return FleetLevel(
+        queued=len(wishes), queued_tokens=queued_tokens, waiting_decode=waiting, predicted_ttft_s=predicted_s
+    )

@@ -1,17 +1,18 @@
-"""Discovery from a cluster: InferenceDeployments and the fleets' Pods, watched; last good state kept on disk."""
+"""Discovery from a cluster: InferenceDeployments, the fleets' Pods, and regions, watched; last good state on disk."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tandem_api import labels
 from tandem_router.discovery.api_client import ApiClient
 from tandem_router.discovery.last_good import read_last_good, write_last_good
-from tandem_router.discovery.objects import PodRecord, build_snapshot, parse_fleet, parse_pod
+from tandem_router.discovery.objects import PodRecord, build_snapshot, parse_fleet, parse_pod, parse_region
 from tandem_router.discovery.reflector import Reflector
-from tandem_router.snapshot import FleetSpec, Snapshot
+from tandem_router.snapshot import FleetSpec, RegionSpec, Snapshot
 
 LOG = logging.getLogger(__name__)
 GATHER_S = 0.02  # events that come together are published together
@@ -27,8 +28,16 @@ class KubernetesDiscovery:
         namespaces: Sequence[str] | None,
         state_dir: Path | None,
         publish: Callable[[Snapshot], None],
+        *,
+        region: str = "",
+        home: str = "",
     ) -> None:
-        """`namespaces` None: all of them, which needs a ClusterRole."""
+        """`namespaces` None: all of them, which needs a ClusterRole.
+
+        Args:
+            region: name of this region; empty: regions are off, and are not watched.
+            home: namespace of the installation, where regions are described.
+        """
         self._client = client
         self._state_dir = state_dir
         self._publish = publish
@@ -37,17 +46,28 @@ class KubernetesDiscovery:
         self._written: Snapshot | None = None
         scopes = [""] if namespaces is None else [f"/namespaces/{namespace}" for namespace in namespaces]
         self._fleets: list[Reflector[FleetSpec]] = [
-            Reflector(client, f"/apis/{labels.API_VERSION}{scope}/inferencedeployments", "", parse_fleet, self._changed)
+            Reflector(
+                client,
+                f"/apis/{labels.API_VERSION}{scope}/inferencedeployments",
+                "",
+                partial(parse_fleet, region=region),
+                self._changed,
+            )
             for scope in scopes
         ]
         self._pods: list[Reflector[PodRecord]] = [
             Reflector(client, f"/api/v1{scope}/pods", labels.FLEET, parse_pod, self._changed) for scope in scopes
         ]
+        place = f"/apis/{labels.API_VERSION}/namespaces/{home}/inferenceregions"
+        self._regions: Reflector[RegionSpec] | None = (
+            Reflector(client, place, "", parse_region, self._changed) if region else None
+        )
 
     async def run(self) -> None:
         """Watch until cancelled."""
         self._restore()
         reflectors: list[Reflector[Any]] = [*self._fleets, *self._pods]
+        reflectors += [] if self._regions is None else [self._regions]
         try:
             async with asyncio.TaskGroup() as group:
                 for reflector in reflectors:
@@ -75,10 +95,18 @@ class KubernetesDiscovery:
             return  # half a view would drop what was restored
         fleets = (fleet for reflector in self._fleets for fleet in reflector.objects.values())
         pods = (pod for reflector in self._pods for pod in reflector.objects.values())
-        snapshot = build_snapshot(fleets, pods)
+        snapshot = build_snapshot(fleets, pods, self._known_regions())
         if snapshot != self._latest:
             self._latest = snapshot
             self._publish(snapshot)
+
+    def _known_regions(self) -> Sequence[RegionSpec]:
+        """What was restored, until regions are read: where their CRD is missing, fleets are served all the same."""
+        if self._regions is None:
+            return ()
+        if self._regions.is_synced:
+            return tuple(self._regions.objects.values())
+        return self._written.regions if self._written is not None else ()
 
     async def _keep_written(self) -> None:
         while self._state_dir is not None:

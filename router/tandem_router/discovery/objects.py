@@ -8,8 +8,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from tandem_api import labels
-from tandem_api.v1alpha1 import InferenceDeployment
-from tandem_router.snapshot import FleetSpec, RoleName, Snapshot, WorkerSpec
+from tandem_api.v1alpha1 import InferenceDeployment, InferenceRegion
+from tandem_api.v1alpha1.scaling_status import RegionLoad
+from tandem_router.snapshot import FleetSpec, RegionSpec, RoleName, Snapshot, WorkerSpec
 
 LOG = logging.getLogger(__name__)
 ROLES = frozenset(get_args(RoleName))
@@ -25,8 +26,12 @@ class PodRecord:
     worker: WorkerSpec
 
 
-def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
-    """A fleet, still without workers; None when the object is of a schema that this router does not know."""
+def parse_fleet(item: dict[str, Any], region: str = "") -> FleetSpec | None:
+    """A fleet, still without workers; None when the object is of a schema that this router does not know.
+
+    Args:
+        region: name of this region; empty where regions are off.
+    """
     metadata = item["metadata"]
     try:
         resource = InferenceDeployment.model_validate(item)
@@ -35,6 +40,7 @@ def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
         return None
     spec, status = resource.spec, resource.status
     ttft, tpot = (spec.objectives.ttft, spec.objectives.tpot) if spec.objectives is not None else (None, None)
+    word = status.region_demand if status is not None else None
     return FleetSpec(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -54,7 +60,27 @@ def parse_fleet(item: dict[str, Any]) -> FleetSpec | None:
         startup_s=max((one.seconds for one in status.startup), default=None) if status else None,
         is_dormant=spec.autoscaling.mode == "Fixed" and spec.decode.replicas == 0,
         weights=tuple((one.kv_revision, one.traffic_percent) for one in status.revisions) if status else (),
+        is_elsewhere=bool(region and spec.regions) and region not in {one.name for one in spec.regions},
+        uncoverable=_load_fields(word.uncoverable) if word is not None else None,
+        room=_load_fields(word.room) if word is not None else None,
     )
+
+
+def _load_fields(load: RegionLoad | None) -> dict[str, float] | None:
+    """As peers' operators read it."""
+    return None if load is None else load.model_dump(by_alias=True, exclude_defaults=True)
+
+
+def parse_region(item: dict[str, Any]) -> RegionSpec | None:
+    """A region; None when the object is of a schema that this router does not know."""
+    metadata = item["metadata"]
+    try:
+        spec = InferenceRegion.model_validate(item).spec
+    except ValidationError as error:
+        LOG.error("InferenceRegion %s/%s not understood: %s", metadata["namespace"], metadata["name"], error)
+        return None
+    labels_of = tuple(sorted(spec.labels.items()))
+    return RegionSpec(metadata["name"], spec.url, labels_of, spec.price_weight, spec.drain)
 
 
 def parse_pod(item: dict[str, Any]) -> PodRecord | None:
@@ -94,8 +120,10 @@ def is_ready(status: dict[str, Any]) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
 
 
-def build_snapshot(fleets: Iterable[FleetSpec], pods: Iterable[PodRecord]) -> Snapshot:
-    """Fleets with their workers, in a stable order."""
+def build_snapshot(
+    fleets: Iterable[FleetSpec], pods: Iterable[PodRecord], regions: Iterable[RegionSpec] = ()
+) -> Snapshot:
+    """Fleets with their workers, and regions, in a stable order."""
     workers: dict[tuple[str, str], list[WorkerSpec]] = {}
     for pod in pods:
         workers.setdefault((pod.namespace, pod.fleet), []).append(pod.worker)
@@ -103,4 +131,5 @@ def build_snapshot(fleets: Iterable[FleetSpec], pods: Iterable[PodRecord]) -> Sn
         replace(fleet, workers=tuple(sorted(workers.get((fleet.namespace, fleet.name), ()), key=lambda one: one.uid)))
         for fleet in fleets
     ]
-    return Snapshot(tuple(sorted(filled, key=lambda fleet: fleet.uid)))
+    by_name = sorted(regions, key=lambda region: region.name)
+    return Snapshot(tuple(sorted(filled, key=lambda fleet: fleet.uid)), tuple(by_name))

@@ -11,7 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from tandem_api import labels
-from tandem_router.snapshot import Continuation, FleetSpec, OnPrefillFailure, RoleName, Snapshot, WorkerSpec
+from tandem_router.snapshot import (
+    Continuation,
+    FleetSpec,
+    OnPrefillFailure,
+    RegionSpec,
+    RoleName,
+    Snapshot,
+    WorkerSpec,
+)
 
 LOG = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 1.0
@@ -79,10 +87,25 @@ class StaticFleet(_Entry):
         return WorkerSpec(uid=uid, **worker.model_dump())
 
 
+class StaticRegion(_Entry):
+    """One region: a peer, or this one itself. As the spec of an InferenceRegion."""
+
+    name: str
+    url: Annotated[str | None, Field(pattern=r"^https?://[^/@?#\s]+$")] = None
+    labels: dict[str, str] = {}
+    price_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    drain: bool = False
+
+    def to_spec(self) -> RegionSpec:
+        """The form that all kinds of discovery bring."""
+        return RegionSpec(self.name, self.url, tuple(sorted(self.labels.items())), self.price_weight, self.drain)
+
+
 class StaticFile(_Entry):
     """The whole file."""
 
     fleets: tuple[StaticFleet, ...]
+    regions: tuple[StaticRegion, ...] = ()
 
 
 def load_static(path: Path) -> Snapshot:
@@ -99,7 +122,8 @@ def load_static(path: Path) -> Snapshot:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StaticFileError(f"{path}: {where or 'file'}: {first['msg']}") from error
-    return Snapshot(tuple(fleet.to_spec() for fleet in parsed.fleets))
+    regions = tuple(region.to_spec() for region in parsed.regions)
+    return Snapshot(tuple(fleet.to_spec() for fleet in parsed.fleets), regions)
 
 
 async def watch_static(path: Path, publish: Callable[[Snapshot], None]) -> None:

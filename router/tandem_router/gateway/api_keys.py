@@ -33,7 +33,8 @@ class ApiKeys:
 
 def _entry(tenant: Tenant, key: ApiKey) -> _Entry:
     digest = bytes.fromhex(key.hash.removeprefix("sha256:"))
-    return _Entry(digest, principal_of(tenant, f"key {key.id}", expires_s=key.expires_s))
+    regions = None if key.regions is None else frozenset(key.regions)
+    return _Entry(digest, principal_of(tenant, f"key {key.id}", regions=regions, expires_s=key.expires_s))
 
 
 def hash_api_key(key: str) -> str:

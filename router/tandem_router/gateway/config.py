@@ -14,6 +14,7 @@ TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^\s@]+$", max_length=2048)]
+Regions = Annotated[tuple[Text, ...], Field(max_length=100)]  # names, or label=value
 PositiveRate = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -26,11 +27,15 @@ class _Strict(BaseModel):
 
 
 class ApiKey(_Strict):
-    """One API key. `hash` is `sha256:` and the hex digest of the key; `tandem-router key` makes both."""
+    """One API key. `hash` is `sha256:` and the hex digest of the key; `tandem-router key` makes both.
+
+    `regions` narrows those of its tenant.
+    """
 
     id: Text
     hash: KeyHash
     expires: AwareDatetime | None = None
+    regions: Regions | None = None
 
     @property
     def expires_s(self) -> float:
@@ -64,6 +69,7 @@ class Tenant(_Strict):
 
     Attributes:
         weight: fair share of the queue beside other tenants of the same priority.
+        regions: where its requests may be served: names of regions, or `label=value` for all that carry the label.
         priority: higher ones are served first.
         spill_budget: greatest share of this tenant's requests that may be served in another region.
         cache_domain: tenants with one domain share cached prefixes; left out: nobody shares with this tenant.
@@ -72,7 +78,7 @@ class Tenant(_Strict):
     name: TenantName
     api_keys: Annotated[tuple[ApiKey, ...], Field(max_length=1000)] = ()
     models: Annotated[tuple[Text, ...], Field(max_length=1000)] | None = None
-    regions: Annotated[tuple[Text, ...], Field(max_length=100)] | None = None
+    regions: Regions | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     requests_per_minute: PositiveRate | None = None

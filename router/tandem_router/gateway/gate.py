@@ -7,7 +7,7 @@ from tandem_router.gateway.api_keys import ApiKeys
 from tandem_router.gateway.config import GatewayConfig, Tenant
 from tandem_router.gateway.limits import WINDOW_S, Share, TenantLimits, retry_after
 from tandem_router.gateway.principal import Principal, principal_of
-from tandem_router.gateway.salts import cache_salt
+from tandem_router.gateway.salts import cache_salt, salt_basis
 from tandem_router.gateway.signed_tokens import SignedTokens, TokenRefusedError
 from tandem_router.gateway.usage import Usage
 from tandem_router.http1.messages import Headers, find_header
@@ -84,7 +84,7 @@ class Gate:
     def set_salts(self, key: bytes | None) -> None:
         """Salts of all tenants under the router key; without one, prefixes are shared."""
         for account in self.accounts.values():
-            account.set_salt(None if key is None else cache_salt(key, account.tenant))
+            account.set_salt(None if key is None else cache_salt(key, salt_basis(account.tenant)))
 
     def salt_of(self, principal: Principal) -> str | None:
         """Cache salt of a principal's requests."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tandem_router.gateway.config import Tenant
+from tandem_router.regions.residency import ANYWHERE, Residency, clause_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,14 +13,14 @@ class Principal:
     Attributes:
         credential: name of the key or token for audit logs; never the secret itself.
         models: names that may be asked for, None for all.
-        regions: where its requests may be served, None for everywhere.
+        residency: where its requests may be served.
         expires_s: Unix time after which the credential is void.
     """
 
     tenant: Tenant
     credential: str
     models: frozenset[str] | None
-    regions: frozenset[str] | None
+    residency: Residency = ANYWHERE
     expires_s: float = float("inf")
 
     def may_use(self, model: str) -> bool:
@@ -35,12 +36,12 @@ def principal_of(
     regions: frozenset[str] | None = None,
     expires_s: float = float("inf"),
 ) -> Principal:
-    """A principal whose rights are the tenant's, narrowed by those of the token: a token can never widen them."""
+    """A principal whose rights are the tenant's, narrowed by those of the key or token, which can never widen them."""
     return Principal(
         tenant,
         credential,
         narrowed(None if tenant.models is None else frozenset(tenant.models), models),
-        narrowed(None if tenant.regions is None else frozenset(tenant.regions), regions),
+        clause_of(tenant.regions) + clause_of(regions),
         expires_s,
     )
 

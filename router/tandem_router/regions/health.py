@@ -3,6 +3,9 @@
 Down = every stream silent for 300 ms **and** a reconnect failed since: a rollout of the peer's routers moves the
 streams to other replicas, and is none. A planned close says goaway and is none either. What comes back after having
 been down gets its share back over 30 s: its caches are cold, and everybody's requests would come at once.
+
+A partition may cut one way only: its digests reach us, and nothing of ours reaches it. Pings that are not answered tell
+that before requests have to.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +14,7 @@ SILENCE_S = 0.3
 RAMP_S = 30.0
 FIRST_SHARE = 0.05  # of a peer that has just come back: none at all would never prove that it serves
 STRIKES = 3  # forwards that failed one after the other: its digests reach us, and our requests do not reach it
+MISSES = 2  # pings not answered, one after the other; the second goes over a connection of its own
 STRIKE_OUT_S = 1.0
 STRIKE_OUT_MAX_S = 30.0
 
@@ -21,6 +25,8 @@ class PeerHealth:
 
     heard_s: dict[str, float] = field(default_factory=dict)  # by stream
     is_down: bool = True
+    is_mute: bool = False  # what we send does not reach it
+    _misses: int = 0
     _refused_s: float | None = None
     _ramp_from_s: float | None = None
     _strikes: int = 0
@@ -54,6 +60,17 @@ class PeerHealth:
             self.is_down = True
         return self.is_down
 
+    def answer(self, now_s: float) -> None:
+        """A ping was answered."""
+        self._misses = 0
+        if self.is_mute:
+            self.is_mute, self._ramp_from_s = False, now_s
+
+    def miss(self) -> None:
+        """A ping was not answered in time."""
+        self._misses += 1
+        self.is_mute = self.is_mute or self._misses >= MISSES
+
     def strike(self, now_s: float) -> None:
         """A request forwarded there failed before the first byte."""
         self._strikes += 1
@@ -69,7 +86,7 @@ class PeerHealth:
 
     def accepts(self, now_s: float) -> float:
         """Share of what it could be given, 0 to 1."""
-        if self.look(now_s) or now_s < self._out_until_s:
+        if self.look(now_s) or self.is_mute or now_s < self._out_until_s:
             return 0.0
         if self._ramp_from_s is None:
             return 1.0

@@ -13,7 +13,7 @@ from tandem_router.gateway.gate import Gate, TokenCounts
 from tandem_router.gateway.jwks import JwksKeeper
 from tandem_router.gateway.limits import Share
 from tandem_router.gateway.new_key import make_api_key
-from tandem_router.gateway.salts import cache_salt
+from tandem_router.gateway.salts import cache_salt, salt_basis
 from tandem_router.gateway.service import Gateway
 
 KEY = "tdm-test-key-of-acme"
@@ -185,10 +185,10 @@ def test_salts_part_tenants_and_join_domains():
     tenants = parse_gateway_config(
         "tenants: [{name: a}, {name: b}, {name: c, cacheDomain: x}, {name: d, cacheDomain: x}, {name: x}]"
     ).tenants
-    a, b, c, d, x = (cache_salt(b"k" * 32, tenant) for tenant in tenants)
+    a, b, c, d, x = (cache_salt(b"k" * 32, salt_basis(tenant)) for tenant in tenants)
     assert c == d
     assert len({a, b, c, x}) == 4
-    assert a != cache_salt(b"j" * 32, tenants[0])
+    assert a != cache_salt(b"j" * 32, salt_basis(tenants[0]))
 
 
 def test_a_file_is_followed_and_a_bad_one_leaves_the_old_one_serving(tmp_path):
