@@ -7,11 +7,11 @@ from typing import Any
 
 from tandem_router.ask import Ask
 from tandem_router.fleets import Worker
-from tandem_router.http1.exchange import ConnectError, Exchange, UpstreamError, collect
+from tandem_router.http1.exchange import Exchange, UpstreamError, collect
 from tandem_router.http1.messages import Headers, ResponseHead
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.http1.writer import ResponseWriter
-from tandem_router.legs import RETRIABLE, UNAUTHORIZED, LegError
+from tandem_router.legs import RETRIABLE, UNAUTHORIZED, LegError, fault_of
 from tandem_router.relay import AnswerRelay, EventRelay
 from tandem_router.sse import EventStream
 from tandem_router.token_trail import TokenTrail
@@ -92,11 +92,12 @@ async def open_answer(pool: UpstreamPool, worker: Worker, request: bytes, timeou
 
     Raises:
         LegError: none came, or it is an error that another worker may not have.
+        OverloadedError: this router can open no more connections.
     """
     try:
         exchange, head = await pool.open(worker.endpoint, request, worker.exchanges, timeout_s=timeout_s)
     except UpstreamError as error:
-        raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
+        raise fault_of(worker, error) from error
     answer = Answer(worker, exchange, head)
     if head.status in _NOT_THE_CLIENTS or not (200 <= head.status < 300 or head.status >= 400):
         answer.close()

@@ -26,7 +26,7 @@ from tandem_router.gateway.config import GatewayConfigError
 from tandem_router.gateway.limits import Share
 from tandem_router.gateway.service import Gateway
 from tandem_router.http1.listener import Listener
-from tandem_router.http1.outbound import UpstreamPool
+from tandem_router.http1.outbound import ConnectRules, UpstreamPool
 from tandem_router.http1.strict import Limits
 from tandem_router.http1.tls import ServerTls, TlsFileError, build_client_context
 from tandem_router.internal import InternalListener
@@ -34,6 +34,7 @@ from tandem_router.keys import KeyFileError, KeyRing
 from tandem_router.liveness import LivenessPoller
 from tandem_router.logs import configure_logging
 from tandem_router.metrics import Metrics
+from tandem_router.open_files import most_clients, raise_file_limit
 from tandem_router.placer import Placer
 from tandem_router.policy.pairing import PairingRules
 from tandem_router.probes.prober import KVProber
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 HOUSEKEEPING_S = 1.0
+LATE_S = 0.5
 INTERNAL_BODY_BYTES = 4 << 20
+BACKLOG = 4096  # connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn)
 YOUNG_OBJECTS = 10_000  # allocated between two collections
 LAST_WORDS_S = 1.0  # for leases released by requests that the drain timeout has cut
 NOTICE_S = 2.0  # after SIGTERM we still accept for so long: load balancers have not read /readyz yet
@@ -74,8 +77,9 @@ class Router:
         self.gateway = Gateway(settings.tenants_file, monotonic, salt_key=lambda: self.keys.current)
         self._tls = load_tls(settings.tls_cert, settings.tls_key)
         self._internal_tls = load_tls(settings.internal_tls_cert, settings.internal_tls_key, settings.internal_tls_ca)
-        self._pool = UpstreamPool(loop, build_upstream_tls(settings), settings.upstream_server_name)
-        self._poller = LivenessPoller(self.catalog, self._pool)
+        rules = ConnectRules(settings.connect_timeout_s, settings.connects_at_once)
+        self._pool = UpstreamPool(loop, build_upstream_tls(settings), settings.upstream_server_name, rules)
+        self._poller = LivenessPoller(self.catalog, self._pool, stall_s=settings.stall_timeout_s)
         self._peer_pool = UpstreamPool(loop, build_peer_tls(settings))
         self.peering = Peering(
             self.catalog, self._poller, self._peer_pool, self.keys.internal_token,
@@ -86,7 +90,8 @@ class Router:
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.spans = start_spans(settings)
-        self._public = Listener(self._public_routes().handle, Limits(body_bytes=settings.max_body_bytes))
+        limits = Limits(body_bytes=settings.max_body_bytes, connections=settings.max_connections or most_clients())
+        self._public = Listener(self._public_routes().handle, limits)
         internal = InternalListener(
             self.catalog,
             self.keys,
@@ -150,7 +155,7 @@ class Router:
         host, context = self._settings.host, None if tls is None else tls.context
         try:
             server = await self._pool.loop.create_server(
-                listener.connect, host, port, ssl=context, backlog=1024, reuse_port=reuse_port or None
+                listener.connect, host, port, ssl=context, backlog=BACKLOG, reuse_port=reuse_port or None
             )
         except OSError as error:
             raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
@@ -187,10 +192,12 @@ class Router:
 
     async def _housekeep(self) -> None:
         while True:
+            due_s = self._pool.loop.time() + HOUSEKEEPING_S
             await asyncio.sleep(HOUSEKEEPING_S)
             now_s = self._pool.loop.time()
-            self._public.sweep(now_s)
-            self._internal.sweep(now_s)
+            if now_s - due_s < LATE_S:  # else what clients have sent meanwhile is read first
+                self._public.sweep(now_s)
+                self._internal.sweep(now_s)
             self._pool.close_idle(now_s)
             self._peer_pool.close_idle(now_s)
             self._decisions.forget_fleets({fleet.key for fleet in self.catalog.fleets.values()})
@@ -367,4 +374,5 @@ def spare_collector() -> None:
 
 async def _run(settings: Settings) -> None:
     spare_collector()
+    raise_file_limit()
     await Router(settings).run()

@@ -206,13 +206,13 @@ class Worker:
         self._adapters.clear()
         self._first_usable_s = None
 
-    def fail_silent(self, now_s: float) -> None:
+    def fail_silent(self, now_s: float, stall_s: float = STALL_S) -> None:
         """Give up its exchanges that have been silent for too long, unless it is we who do not read.
 
         Of a worker that is seen alive only those that had begun to answer: a long prompt may take its time.
         """
         is_alive = self.is_alive(now_s)
-        limit_s = STALL_S if is_alive else ALIVE_S
+        limit_s = stall_s if is_alive else ALIVE_S
         for exchange in list(self.exchanges):
             is_watched = exchange.has_begun or not is_alive
             if is_watched and not exchange.is_paused and now_s - exchange.last_byte_s > limit_s:

@@ -9,7 +9,7 @@ from tandem_router import jsontext
 from tandem_router.apis.shape import Api
 from tandem_router.errors import OverloadedError, RequestError, UnavailableError, UpstreamFailedError
 from tandem_router.fleets import Worker
-from tandem_router.http1.exchange import ConnectError, UpstreamError
+from tandem_router.http1.exchange import ConnectError, OwnLimitError, UpstreamError
 from tandem_router.http1.messages import Headers, Response, encode_request
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.token_counts import TokenCounts, read_counts
@@ -57,6 +57,7 @@ async def run_prefill(
 
     Raises:
         LegError: refused, died, timed out, or answered with what is not a completion.
+        OverloadedError: this router can open no more connections.
     """
     request = encode_request(b"POST", api.target, worker.endpoint.authority, headers, body)
     try:
@@ -64,8 +65,15 @@ async def run_prefill(
             worker.endpoint, request, MAX_PREFILL_ANSWER_BYTES, worker.exchanges, timeout_s=timeout_s
         )
     except UpstreamError as error:
-        raise LegError(worker, str(error), reached=not isinstance(error, ConnectError)) from error
+        raise fault_of(worker, error) from error
     return read_prefill(worker, answer, api)
+
+
+def fault_of(worker: Worker, error: UpstreamError) -> LegError | OverloadedError:
+    """What it means for a request that `worker` did not answer: its own fault, or ours."""
+    if isinstance(error, OwnLimitError):
+        return OverloadedError("The router can open no more connections.", code="router_full", retry_after_s=1)
+    return LegError(worker, str(error), reached=not isinstance(error, ConnectError))
 
 
 def read_prefill(worker: Worker, answer: Response, api: Api) -> PrefillResult:

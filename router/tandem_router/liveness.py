@@ -13,7 +13,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from tandem_api.worker import WorkerState
-from tandem_router.fleets import Catalog, Fleet, Worker
+from tandem_router.fleets import STALL_S, Catalog, Fleet, Worker
 from tandem_router.http1.exchange import Endpoint, UpstreamError
 from tandem_router.http1.messages import encode_request
 from tandem_router.http1.outbound import UpstreamPool
@@ -21,6 +21,7 @@ from tandem_router.http1.outbound import UpstreamPool
 LOG = logging.getLogger(__name__)
 STATE_PATH = b"/tandem/v1/state"
 INTERVAL_S = 1.0
+LATE_S = 0.5
 TIMEOUT_S = 1.0
 MAX_STATE_BYTES = 16 * 1024
 UNHEARD_S = 1.6  # nobody has told of the worker for this long, or it has sent us nothing
@@ -35,20 +36,28 @@ class LivenessPoller:
     pool: UpstreamPool
     owns: Callable[[Worker, float], bool] = lambda _worker, _now_s: True
     on_read: Callable[[Worker, float], None] = lambda _worker, _age_s: None
+    stall_s: float = STALL_S
     _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Poll until cancelled."""
+        due_s = self.pool.loop.time()
         while True:
-            self.tick(self.pool.loop.time())
+            now_s = self.pool.loop.time()
+            self.tick(now_s, is_late=now_s - due_s > LATE_S)
+            due_s = self.pool.loop.time() + INTERVAL_S
             await asyncio.sleep(INTERVAL_S)
 
-    def tick(self, now_s: float) -> None:
-        """One round: ask all, give up the lost, wake the waiting."""
+    def tick(self, now_s: float, *, is_late: bool = False) -> None:
+        """One round: ask all, give up the lost, wake the waiting.
+
+        `is_late`: the loop stood still before this round. What was sent to us meanwhile is read first.
+        """
         for fleet, worker in self.catalog.workers():
             if self._must_ask(worker, now_s):
                 self.ask_soon(fleet, worker)
-            worker.fail_silent(now_s)
+            if not is_late:
+                worker.fail_silent(now_s, self.stall_s)
             worker.warm_up(now_s)
         for fleet in self.catalog.fleets.values():
             fleet.queue.wake()
@@ -92,10 +101,9 @@ async def fetch_state(pool: UpstreamPool, endpoint: Endpoint, load_id: str = "")
     target = STATE_PATH + (b"?load=" + quote(load_id, safe="").encode() if load_id else b"")
     request = encode_request(b"GET", target, endpoint.authority, [], b"")
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            answer = await pool.fetch(endpoint, request, MAX_STATE_BYTES)
+        answer = await pool.fetch(endpoint, request, MAX_STATE_BYTES, timeout_s=TIMEOUT_S)
         return WorkerState.model_validate_json(answer.body) if answer.head.status == 200 else None
-    except (UpstreamError, TimeoutError):
+    except UpstreamError:
         return None
     except ValidationError as error:
         LOG.warning("worker state unreadable", extra={"endpoint": str(endpoint), "error": str(error)[:500]})

@@ -38,6 +38,10 @@ class Settings:
     retries: int
     prefill_timeout_s: float
     first_byte_timeout_s: float
+    connect_timeout_s: float
+    connects_at_once: int
+    stall_timeout_s: float
+    max_connections: int | None
     tenants_file: Path | None
     tls_cert: Path | None
     tls_key: Path | None
@@ -227,6 +231,39 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="of the answering leg (default: %(default)s)",
     )
+    _add_connection_limits(group)
+
+
+def _add_connection_limits(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--connect-timeout",
+        type=float,
+        default=3.0,
+        metavar="SECONDS",
+        help="after which a worker to which no connection can be made is given up; time for which the router itself "
+        "is late does not count (default: %(default)s)",
+    )
+    group.add_argument(
+        "--connects-at-once",
+        type=int,
+        default=64,
+        metavar="N",
+        help="new connections to one worker that are made at the same time, the others in turn (default: %(default)s)",
+    )
+    group.add_argument(
+        "--stall-timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="after which an answer that has begun and does not go on is given up (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-connections",
+        type=int,
+        metavar="N",
+        help="of clients; requests on further ones are answered with 429 (default: half of the files that the "
+        "process may open)",
+    )
 
 
 def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
@@ -241,6 +278,10 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         parser.error("--tls-cert and --tls-key belong together: give both or neither")
     if given.internal_tls_ca is not None and given.internal_tls_cert is None:
         parser.error("--internal-tls-ca needs --internal-tls-cert and --internal-tls-key: peers ask for ours")
+    for name in ("connect_timeout", "connects_at_once", "stall_timeout", "max_connections"):
+        value = getattr(given, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0, and is {value}")
     for peer in given.peer:
         try:
             parse_address(peer)
@@ -267,6 +308,10 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         retries=given.retries,
         prefill_timeout_s=given.prefill_timeout,
         first_byte_timeout_s=given.first_byte_timeout,
+        connect_timeout_s=given.connect_timeout,
+        connects_at_once=given.connects_at_once,
+        stall_timeout_s=given.stall_timeout,
+        max_connections=given.max_connections,
         tenants_file=given.tenants_file,
         tls_cert=given.tls_cert,
         tls_key=given.tls_key,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from tandem_router import jsontext
 from tandem_router.http1.exchange import Endpoint, Exchange, UpstreamError, collect
 from tandem_router.http1.messages import Headers, encode_request
-from tandem_router.http1.outbound import UpstreamPool
+from tandem_router.http1.outbound import ConnectRules, UpstreamPool
 
 MAX_PAGE_BYTES = 64 << 20
 MAX_LINE_BYTES = 4 << 20
@@ -75,7 +75,7 @@ class ApiClient:
         tls = build_tls(credentials.directory / "ca.crt") if parts.scheme == "https" else None
         self._endpoint = Endpoint(parts.hostname, parts.port or (443 if tls else 80), is_tls=tls is not None)
         self._credentials = credentials
-        self._pool = UpstreamPool(loop, tls, connect_timeout_s=5.0)
+        self._pool = UpstreamPool(loop, tls, rules=ConnectRules(timeout_s=5.0))
 
     async def get(self, target: str) -> Any:
         """One JSON document.

@@ -15,6 +15,10 @@ class ConnectError(UpstreamError):
     """No connection to the worker."""
 
 
+class OwnLimitError(UpstreamError):
+    """This process can open no more connections: that speaks against no worker."""
+
+
 class ConnectionBrokenError(UpstreamError):
     """The worker closed or reset the connection, or answered with something that is not HTTP."""
 
@@ -130,8 +134,9 @@ class Exchange:
             self._connection.abort()
 
     def give_up(self, timeout_s: float) -> None:
-        """No first byte has come in time."""
-        self.fail(SilentError(f"no first byte within {timeout_s:g} s"))
+        """No first byte has come in time; nothing if it has come after all."""
+        if not self.has_begun:
+            self.fail(SilentError(f"no first byte within {timeout_s:g} s"))
 
     def fail(self, error: UpstreamError) -> None:
         """End the exchange from outside: its worker is lost."""

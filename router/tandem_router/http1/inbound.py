@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from tandem_router.errors import BadRequestError, RequestError, RequestTooSlowError
+from tandem_router.errors import BadRequestError, OverloadedError, RequestError, RequestTooSlowError
 from tandem_router.http1.messages import Headers, Request, encode_response_head
 from tandem_router.http1.reading import BufferedReader
 from tandem_router.http1.strict import Limits, check_head
@@ -43,6 +43,10 @@ class Home(Protocol):
     def draining(self) -> bool:
         """No request follows the one in flight."""
 
+    @property
+    def is_full(self) -> bool:
+        """More clients are connected than may be."""
+
     def add(self, connection: "ClientConnection") -> None:
         """A client has connected."""
 
@@ -67,6 +71,7 @@ class ClientConnection(BufferedReader):
         self._lingering = False
         self._awaits_continue = False
         self._is_clogged = False  # the client has not read what was written
+        self._is_surplus = False  # one client more than may be
         self._due_s = 0.0
         self._url = b""
         self._headers: Headers = []
@@ -84,6 +89,7 @@ class ClientConnection(BufferedReader):
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._due_s = self._loop.time() + self._limits.header_timeout_s
         self._listener.add(self)
+        self._is_surplus = self._listener.is_full
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.discard(self)
@@ -204,6 +210,8 @@ class ClientConnection(BufferedReader):
 
     def _check_head(self) -> None:
         limits = self._limits
+        if self._is_surplus:
+            raise OverloadedError("Too many clients are connected.", code="too_many_connections", retry_after_s=1)
         limits.check_head_size(len(self._url) + self._header_bytes)
         parser = self._parser
         self._awaits_continue = check_head(parser.get_method(), parser.get_http_version(), self._headers, limits)
@@ -261,15 +269,14 @@ class ClientConnection(BufferedReader):
 
     def _send_refusal(self, error: RequestError) -> None:
         body = error.to_json()
-        head = encode_response_head(
-            error.status,
-            [
-                (b"Content-Type", b"application/json"),
-                (b"Content-Length", b"%d" % len(body)),
-                (b"Connection", b"close"),
-            ],
-        )
-        self._transport.write(head + body)
+        headers: Headers = [
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Connection", b"close"),
+        ]
+        if error.retry_after_s is not None:
+            headers.append((b"Retry-After", b"%d" % error.retry_after_s))
+        self._transport.write(encode_response_head(error.status, headers) + body)
         self._linger()
 
     def _linger(self) -> None:

@@ -30,6 +30,11 @@ class Listener:
         if not self.connections:
             self._emptied.set()
 
+    @property
+    def is_full(self) -> bool:
+        """More clients are connected than may be."""
+        return len(self.connections) > self.limits.connections
+
     async def wait_empty(self) -> None:
         """Wait until there is no connection."""
         if self.connections:

@@ -3,17 +3,31 @@
 import asyncio
 import ssl
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from tandem_router.http1.decoder import FramingError, ResponseDecoder
+from tandem_router.http1.dialing import Dialer
 from tandem_router.http1.exchange import ConnectError, ConnectionBrokenError, Endpoint, Exchange, SilentError, collect
 from tandem_router.http1.messages import Response, ResponseHead
 from tandem_router.http1.reading import BufferedReader, new_read_buffer
 
 IDLE_REUSE_S = 4.0  # engines' HTTP servers close idle connections after 5 s
 MAX_IDLE_PER_ENDPOINT = 128
-CONNECT_TIMEOUT_S = 3.0  # generous: our own loop may be late when thousands of streams begin at once
+SECOND_LOOK_S = 0.05  # what came while our loop stood still is read before a worker is given up
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRules:
+    """How new connections are made.
+
+    Attributes:
+        timeout_s: after which an endpoint to which nobody gets through is given up.
+        at_once: to one endpoint; fewer than the backlogs with which servers listen.
+    """
+
+    timeout_s: float = 3.0
+    at_once: int = 64
 
 
 class _StaleError(ConnectionBrokenError):
@@ -100,16 +114,25 @@ class UpstreamConnection(BufferedReader):
             exchange.on_failure(ConnectionBrokenError(f"{self.endpoint.host} closed the connection: {reason}"))
 
 
-@dataclass
 class UpstreamPool:
-    """Kept-open connections by endpoint."""
+    """Kept-open connections by endpoint.
 
-    loop: asyncio.AbstractEventLoop
-    tls: ssl.SSLContext | None = None  # for endpoints with TLS
-    server_name: str | None = None  # in their certificates; None: the host of the endpoint
-    connect_timeout_s: float = CONNECT_TIMEOUT_S
-    read_buffer: memoryview = field(default_factory=new_read_buffer)
-    _idle: dict[Endpoint, deque[UpstreamConnection]] = field(default_factory=dict)
+    Args:
+        tls: for endpoints with TLS.
+        server_name: in their certificates; None: the host of the endpoint.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+        rules: ConnectRules = ConnectRules(),
+    ) -> None:
+        self.loop, self.tls, self._server_name = loop, tls, server_name
+        self.read_buffer = new_read_buffer()
+        self._dialer = Dialer(loop, rules.timeout_s, rules.at_once)
+        self._idle: dict[Endpoint, deque[UpstreamConnection]] = {}
 
     async def open(
         self,
@@ -154,7 +177,7 @@ class UpstreamPool:
         timer = None
         if timeout_s is not None:
             # A timer of the loop, not asyncio.timeout: every leg of every request has one, and hardly any fires.
-            timer = self.loop.call_later(timeout_s, exchange.give_up, timeout_s)
+            timer = self.loop.call_later(timeout_s, self._look_again, exchange, timeout_s)
         try:
             return exchange, await exchange.first_byte()
         except BaseException as error:
@@ -167,6 +190,9 @@ class UpstreamPool:
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _look_again(self, exchange: Exchange, timeout_s: float) -> None:
+        self.loop.call_later(SECOND_LOOK_S, exchange.give_up, timeout_s)
 
     async def fetch(
         self,
@@ -199,19 +225,15 @@ class UpstreamPool:
         tls = self.tls if endpoint.is_tls else None
         if endpoint.is_tls and tls is None:
             raise ConnectError(f"{endpoint.host}:{endpoint.port} wants TLS: give --upstream-ca")
-        name = self.server_name or endpoint.host if tls is not None else None
-        try:
-            async with asyncio.timeout(self.connect_timeout_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self, endpoint),
-                    endpoint.host,
-                    endpoint.port,
-                    ssl=tls,
-                    server_hostname=name,
-                )
-        except (OSError, TimeoutError) as error:
-            raise ConnectError(f"no connection to {endpoint.host}:{endpoint.port}: {error or 'timeout'}") from error
-        return connection
+        name = self._server_name or endpoint.host if tls is not None else None
+
+        async def connect() -> UpstreamConnection:
+            _, connection = await self.loop.create_connection(
+                lambda: UpstreamConnection(self, endpoint), endpoint.host, endpoint.port, ssl=tls, server_hostname=name
+            )
+            return connection
+
+        return await self._dialer.dial(endpoint, connect)
 
     def _take_idle(self, endpoint: Endpoint) -> UpstreamConnection | None:
         idle = self._idle.get(endpoint)

@@ -10,13 +10,14 @@ _CHECKED = frozenset((b"transfer-encoding", b"content-length", b"expect"))
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may send, and how slowly."""
+    """What clients may send, and how slowly. `connections`: of all clients at once."""
 
     header_bytes: int = 64 * 1024
     body_bytes: int = 16 * 1024 * 1024
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     idle_timeout_s: float = 75.0
+    connections: int = 1 << 20
 
     def check_head_size(self, size: int) -> None:
         """Raises: HeadersTooLargeError."""
