@@ -25,6 +25,7 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"
     SETTLED = "Settled"
     SCALED_TO_ZERO = "ScaledToZero"
+    NOT_IN_THIS_REGION = "NotInThisRegion"
     NOT_CONFIGURED = "NotConfigured"
     POOL_STARTING = "PoolStarting"
     POOL_UNAVAILABLE = "PoolUnavailable"

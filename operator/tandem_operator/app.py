@@ -23,7 +23,7 @@ from tandem_operator.kinds import INFERENCE_DEPLOYMENT, WORKER_POOL, Kind, Manif
 from tandem_operator.lease import Elector, Tenure
 from tandem_operator.logs import configure_logging
 from tandem_operator.metrics import Metrics
-from tandem_operator.model import Defaults, Key
+from tandem_operator.model import Defaults, Home, Key
 from tandem_operator.reconcile import Reconciler
 from tandem_operator.root_keys import ensure_root_keys
 from tandem_operator.routers import Routers
@@ -92,7 +92,12 @@ class Operator:
     def _defaults(self) -> Defaults:
         settings = self._settings
         return Defaults(
-            settings.engine_image, settings.worker_image, self._home, settings.endpoint, settings.monitoring_namespace
+            settings.engine_image,
+            settings.worker_image,
+            self._home,
+            settings.endpoint,
+            settings.monitoring_namespace,
+            settings.region,
         )
 
     async def run(self) -> None:
@@ -184,7 +189,7 @@ class Operator:
                 self._use_keys(await self._take_up())
                 if is_first:
                     polling.create_task(self._routers.run())
-                    polling.create_task(self._autoscaler.run(self._home))
+                    polling.create_task(self._autoscaler.run(Home(self._home, self._settings.region)))
                     polling.create_task(self._follow_keys())
                 self._control.enqueue_all(self._store)
                 _log.info("leading as %s", self._settings.identity)

@@ -26,7 +26,7 @@ from tandem_operator.demand_reader import DemandReader
 from tandem_operator.errors import ApiError, NotLeader
 from tandem_operator.kinds import DEPLOYMENT, INFERENCE_DEPLOYMENT, LEADER_WORKER_SET, POD, WORKER_POOL
 from tandem_operator.metrics import Metrics
-from tandem_operator.model import POOL_ROLES, Fleet, Key, Scale
+from tandem_operator.model import POOL_ROLES, Fleet, Home, Key, Scale
 from tandem_operator.observe import UnreadableSpec, read_fleet
 from tandem_operator.resources.names import OPERATOR_MANAGER
 from tandem_operator.routers import is_router
@@ -81,8 +81,8 @@ class Autoscaler:
         """Shows tokens of these keys to the routers from now on."""
         self._tokens = roots.internal_tokens()
 
-    async def run(self, home: str) -> None:
-        """Rounds for ever, while leading; call `use` first. `home`: the namespace of the routers."""
+    async def run(self, home: Home) -> None:
+        """Rounds for ever, while leading; call `use` first."""
         async with aiohttp.ClientSession() as session:
             reader: DemandReader | None = None
             while True:
@@ -98,12 +98,12 @@ class Autoscaler:
         """A reader that has read nothing yet, for a new leader."""
         return DemandReader(session, lambda: self._tokens, self._take, self._clock)
 
-    async def round_once(self, reader: DemandReader, home: str) -> None:
+    async def round_once(self, reader: DemandReader, home: Home) -> None:
         """Read the routers, decide on every fleet, write what differs."""
-        self._follow_fleets()
+        self._follow_fleets(home.region)
         if not self._watched:
             return
-        await reader.read([pod for pod in self._store.all(POD) if is_router(pod, home)])
+        await reader.read([pod for pod in self._store.all(POD) if is_router(pod, home.namespace)])
         now_s = self._clock()
         expected = reader.expected()
         fresh = [source.name for source in expected if source.is_fresh(now_s)]
@@ -113,7 +113,7 @@ class Autoscaler:
             await self._step(watched, sources, now_s)
             await asyncio.sleep(0)  # a hundred decisions in a row would hold up the lease
 
-    def _follow_fleets(self) -> None:
+    def _follow_fleets(self, region: str) -> None:
         """Takes up fleets that are new, follows edits, drops those that are gone."""
         seen: set[str] = set()
         for obj in self._store.all(INFERENCE_DEPLOYMENT):
@@ -123,7 +123,7 @@ class Autoscaler:
                 continue
             if watched is None or watched.fleet.generation != metadata["generation"]:
                 try:
-                    watched = self._take_up(read_fleet(obj), watched)
+                    watched = self._take_up(read_fleet(obj, region), watched)
                 except UnreadableSpec:
                     continue  # its status says so
             if watched is not None:
@@ -132,7 +132,7 @@ class Autoscaler:
             self._metrics.forget_fleet(str(self._watched.pop(uid).fleet.key))
 
     def _take_up(self, fleet: Fleet, watched: _Watched | None) -> _Watched | None:
-        if not is_watched(fleet.spec) or find_problem(fleet.spec) is not None:
+        if not fleet.is_here or not is_watched(fleet.spec) or find_problem(fleet.spec) is not None:
             return None
         if watched is None:
             now_s = self._clock()

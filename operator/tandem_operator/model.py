@@ -26,17 +26,31 @@ class Key:
 
 @dataclass(frozen=True)
 class Fleet:
-    """One InferenceDeployment as it is now, its spec parsed."""
+    """One InferenceDeployment as it is now, its spec parsed.
+
+    Attributes:
+        spec: as this region runs it.
+        is_here: whether this region runs workers of it; otherwise only routers know it, and send requests away.
+    """
 
     key: Key
     uid: str
     generation: int
     spec: InferenceDeploymentSpec
     status: InferenceDeploymentStatus = field(default_factory=InferenceDeploymentStatus)
+    is_here: bool = True
 
     def pool_roles(self) -> tuple[PoolRole, ...]:
         """The pools that the spec asks for."""
         return POOL_ROLES if self.spec.prefill is not None else ("decode",)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where this installation is: the namespace of its routers, and its region's name, empty where regions are off."""
+
+    namespace: str
+    region: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Defaults:
     router_namespace: str
     endpoint: str | None = None
     monitoring_namespace: str | None = None  # whose pods may scrape the workers
+    region: str = ""  # of this installation; empty: regions are off
 
 
 @dataclass(frozen=True)

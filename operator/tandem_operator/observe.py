@@ -18,6 +18,7 @@ from tandem_operator.kinds import (
     Manifest,
 )
 from tandem_operator.model import Defaults, Fleet, FleetKeys, Key, Problem, RouterView, Snapshot
+from tandem_operator.slicing import is_served_in, take_slice
 from tandem_operator.store import Store
 
 
@@ -29,8 +30,8 @@ class UnreadableSpec(Exception):  # noqa: N818 - carries a Problem to the status
         self.problem = problem
 
 
-def read_fleet(obj: Manifest) -> Fleet:
-    """Parses an InferenceDeployment.
+def read_fleet(obj: Manifest, region: str) -> Fleet:
+    """Parses an InferenceDeployment, and takes the slice of it that `region` runs.
 
     Raises:
         UnreadableSpec: naming the first field that does not fit.
@@ -41,7 +42,8 @@ def read_fleet(obj: Manifest) -> Fleet:
     except ValidationError as error:
         raise UnreadableSpec(_problem(error)) from None
     key = Key(metadata["namespace"], metadata["name"])
-    return Fleet(key, metadata["uid"], metadata["generation"], spec, read_status(obj))
+    here = is_served_in(spec, region)
+    return Fleet(key, metadata["uid"], metadata["generation"], take_slice(spec, region), read_status(obj), here)
 
 
 def read_status(obj: Manifest) -> InferenceDeploymentStatus:

@@ -59,7 +59,7 @@ class Reconciler:
             self._secrets.pop(key, None)
             return None  # its children go with it, by their owner references
         try:
-            fleet = read_fleet(obj)
+            fleet = read_fleet(obj, self.defaults.region)
         except UnreadableSpec as error:
             await self._report_unreadable(obj, error)
             return None

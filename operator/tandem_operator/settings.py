@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tandem_api.v1alpha1.region_slice import REGION_NAME
 from tandem_operator.errors import ConfigurationError
 
 DEFAULT_ENGINE_IMAGE = "vllm/vllm-openai:v0.32.0"
@@ -24,6 +26,7 @@ class Settings:
     worker_image: str
     endpoint: str | None
     monitoring_namespace: str | None
+    region: str  # empty: regions are off
     health_host: str
     health_port: int
     metrics_port: int
@@ -54,6 +57,7 @@ def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str
         worker_image=options.worker_image,
         endpoint=options.endpoint,
         monitoring_namespace=options.monitoring_namespace or None,
+        region=options.region,
         health_host=options.health_host,
         health_port=options.health_port,
         metrics_port=options.metrics_port,
@@ -76,12 +80,29 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--worker-image", default=environment.get("TANDEM_WORKER_IMAGE", DEFAULT_WORKER_IMAGE))
     add("--endpoint", default=environment.get("TANDEM_ENDPOINT"), help="URL of the routers, shown in status.endpoint")
     add("--monitoring-namespace", help="namespace whose pods may scrape the workers' metrics")
+    add(
+        "--region",
+        type=read_region,
+        default=environment.get("TANDEM_REGION", ""),
+        help="name of this region; empty: none",
+    )
     add("--health-host", default=environment.get("POD_IP", "::"), help="address of the health and metrics listeners")
     add("--health-port", type=_port, default=8080)
     add("--metrics-port", type=_port, default=9090)
     add("--kubeconfig", help="file to use instead of the pod's service account")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     return parser
+
+
+def read_region(text: str) -> str:
+    """The value of --region.
+
+    Raises:
+        ArgumentTypeError: no region can have that name.
+    """
+    if text and not re.fullmatch(REGION_NAME, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no region's name: a DNS label that starts with a letter")
+    return text
 
 
 def _port(text: str) -> int:

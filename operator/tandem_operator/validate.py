@@ -14,6 +14,7 @@ from tandem_operator.autoscale.settings import BadSettingsError
 from tandem_operator.model import Problem
 from tandem_operator.quantities import parse_quantity
 from tandem_operator.resources.offload import find_offload_problems
+from tandem_operator.slicing import find_slice_problems
 
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -140,6 +141,7 @@ def _pools(spec: InferenceDeploymentSpec) -> Iterator[tuple[str, Pool]]:
 
 
 _CHECKS: tuple[Callable[[InferenceDeploymentSpec], Iterator[Problem]], ...] = (
+    find_slice_problems,
     _check_gpus,
     _check_quantities,
     _check_offload,

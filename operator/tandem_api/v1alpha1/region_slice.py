@@ -8,7 +8,8 @@ from tandem_api.schema import Resource, cel
 from tandem_api.v1alpha1.engine import EnginePerformance
 from tandem_api.v1alpha1.pool import Parallelism, Resources
 
-RegionName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+REGION_NAME = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+RegionName = Annotated[str, Field(min_length=1, max_length=63, pattern=REGION_NAME)]
 
 
 class RegionPool(Resource):

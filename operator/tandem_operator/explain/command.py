@@ -19,7 +19,7 @@ from tandem_operator.model import Defaults, Fleet, PoolRole
 from tandem_operator.observe import UnreadableSpec, read_fleet
 from tandem_operator.resources.podspec import gpu_count
 from tandem_operator.resources.revisions import kv_revision, template_revision
-from tandem_operator.settings import DEFAULT_ENGINE_IMAGE, DEFAULT_WORKER_IMAGE
+from tandem_operator.settings import DEFAULT_ENGINE_IMAGE, DEFAULT_WORKER_IMAGE, read_region
 from tandem_operator.store import Store
 
 _EPILOG = """examples:
@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--kubeconfig", help="for --live (default: $KUBECONFIG)")
     add("--engine-image", default=DEFAULT_ENGINE_IMAGE, help="the installation's default")
     add("--worker-image", default=DEFAULT_WORKER_IMAGE, help="the installation's default")
+    add("--region", type=read_region, default="", help="region.name of the installation, where spec.regions has a list")
     add(
         "--router-namespace",
         help="namespace of the installation (default: as the live NetworkPolicy says, else tandem)",
@@ -90,13 +91,13 @@ async def _explain(wanted: Manifest, stores: dict[str, Store], options: argparse
     store = stores[wanted["metadata"].get("namespace") or options.namespace]
     obj = take_in(store, wanted, options.namespace)
     try:
-        fleet = read_fleet(obj)
+        fleet = read_fleet(obj, options.region)
     except UnreadableSpec as error:
         print(f"{obj['metadata']['namespace']}/{obj['metadata']['name']}\n  the spec cannot be read: {error.problem}")
         return False
     routers, scrapers = read_namespaces(store)
     home = options.router_namespace or routers or _HOME
-    defaults = Defaults(options.engine_image, options.worker_image, home, None, scrapers)
+    defaults = Defaults(options.engine_image, options.worker_image, home, None, scrapers, options.region)
     foresight = await foresee(fleet, store, defaults, datetime.now(UTC))
     print("\n".join(_lines(fleet, foresight)))
     return not _is_stalled(foresight)
@@ -104,9 +105,9 @@ async def _explain(wanted: Manifest, stores: dict[str, Store], options: argparse
 
 def _lines(fleet: Fleet, foresight: Foresight) -> Iterator[str]:
     yield f"{fleet.key}, generation {fleet.generation}"
-    yield f"  kv-revision {kv_revision(fleet.spec)}"
-    for role in fleet.pool_roles():
-        yield f"  {role}: {_describe_pool(fleet, role)}"
+    if fleet.is_here:
+        yield f"  kv-revision {kv_revision(fleet.spec)}"
+        yield from (f"  {role}: {_describe_pool(fleet, role)}" for role in fleet.pool_roles())
     yield "  plan:" if foresight.rounds else "  plan: nothing to do"
     for number, actions in enumerate(foresight.rounds, 1):
         yield from (f"    {number}. {describe(action)}" for action in actions)

@@ -8,6 +8,7 @@ from tandem_operator.kinds import WORKER_POOL, Manifest, kind_of
 from tandem_operator.model import Action, Apply, CreatePool, Delete, PoolRole, Scale, Snapshot
 from tandem_operator.plan.drain import find_shrinks, plan_marks
 from tandem_operator.plan.history import decide_templates, plan_history
+from tandem_operator.plan.leaving import plan_leaving
 from tandem_operator.plan.rollout import Rollout, decide_rollout
 from tandem_operator.plan.sizes import plan_scale
 from tandem_operator.resources.deployment import build_deployment
@@ -30,6 +31,8 @@ def plan_fleet(snapshot: Snapshot) -> tuple[Action, ...]:
     Empty when nothing differs, and when the spec has a problem: then what serves stays as it is. The children of a
     pool that is yet to be born are planned once it is.
     """
+    if not snapshot.fleet.is_here:
+        return tuple(plan_leaving(snapshot))
     rollout = decide_rollout(snapshot)
     if find_problem(snapshot.fleet.spec) is not None or rollout.wanted.problem is not None:
         return ()

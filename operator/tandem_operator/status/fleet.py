@@ -15,6 +15,7 @@ from tandem_api.v1alpha1 import (
 )
 from tandem_operator.model import PoolRole, Problem, Snapshot
 from tandem_operator.resources.metadata import build_selector
+from tandem_operator.status.elsewhere import judge_elsewhere
 from tandem_operator.status.facts import PATIENCE, Facts, Refusal, Verdict, gather_facts
 from tandem_operator.status.pools import judge_pool
 from tandem_operator.status.rollout import advance_rollout
@@ -36,6 +37,8 @@ class Report:
 
 def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = None) -> Report:
     """Statuses that tell the truth about a snapshot. `now` stamps the conditions that change."""
+    if not snapshot.fleet.is_here:
+        return _build_elsewhere_report(snapshot, now)
     facts = gather_facts(snapshot, now, refusal)
     verdicts = judge(facts)
     said = what_is_said(snapshot)
@@ -59,12 +62,25 @@ def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = No
     return Report(status, pools, min(filter(None, ends), default=None))
 
 
+def _build_elsewhere_report(snapshot: Snapshot, now: datetime) -> Report:
+    said = what_is_said(snapshot)
+    status = InferenceDeploymentStatus(
+        observed_generation=snapshot.fleet.generation,
+        conditions=_conditions(snapshot, judge_elsewhere(snapshot), now),
+        endpoint=snapshot.defaults.endpoint,
+        objectives=said.objectives,
+        last_decision=said.decision,
+        autoscaler_memory=said.memory,
+    )
+    return Report(status, {role: _worker_pool_status(snapshot, role, live) for role, live in snapshot.pools.items()})
+
+
 def judge(facts: Facts) -> dict[ConditionType, Verdict]:
     """Every condition of the fleet."""
     parts = {
         ConditionType.PREFILL_READY: judge_pool(facts, "prefill"),
         ConditionType.DECODE_READY: judge_pool(facts, "decode"),
-        ConditionType.ROUTER_READY: judge_router(facts),
+        ConditionType.ROUTER_READY: judge_router(facts.snapshot),
         ConditionType.KV_TRANSFER_READY: judge_kv_transfer(facts),
         ConditionType.DISAGGREGATION_EFFECTIVE: judge_disaggregation(facts),
         ConditionType.AUTOSCALER_ACTIVE: judge_autoscaler(facts),

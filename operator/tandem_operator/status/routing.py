@@ -2,12 +2,13 @@
 
 from tandem_api.conditions import ConditionType, Reason, Status
 from tandem_api.router import FleetReport
+from tandem_operator.model import Fleet, Snapshot
 from tandem_operator.status.facts import Facts, Verdict
 
 
-def judge_router(facts: Facts) -> Verdict:
+def judge_router(snapshot: Snapshot) -> Verdict:
     """Whether a router lists this generation of the fleet."""
-    view, fleet = facts.snapshot.routers, facts.snapshot.fleet
+    view, fleet = snapshot.routers, snapshot.fleet
     if not view.pods:
         text = "no router pod runs; install the chart with router.replicas of at least 1"
         return Verdict(Status.FALSE, Reason.ROUTER_UNREACHABLE, text)
@@ -19,13 +20,12 @@ def judge_router(facts: Facts) -> Verdict:
         text = f"no router lists generation {fleet.generation} yet; if this lasts, check which namespaces they watch"
         return Verdict(Status.FALSE, Reason.ROUTER_BEHIND, text)
     if any(report.name_conflict for report in current):
-        return Verdict(Status.FALSE, Reason.MODEL_NAME_CONFLICT, _conflict(facts))
+        return Verdict(Status.FALSE, Reason.MODEL_NAME_CONFLICT, _conflict(fleet))
     text = f"{len(current)} of {view.pods} routers list generation {fleet.generation}"
     return Verdict(Status.TRUE, Reason.ROUTER_LISTS_GENERATION, text)
 
 
-def _conflict(facts: Facts) -> str:
-    fleet = facts.snapshot.fleet
+def _conflict(fleet: Fleet) -> str:
     name = fleet.spec.served_name
     return (
         f"an older InferenceDeployment serves the name {name!r}: "

@@ -27,7 +27,7 @@ from tandem_operator.autoscaler import Autoscaler
 from tandem_operator.demand_reader import DemandReader
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, POD, WORKER_POOL, Kind, Manifest
 from tandem_operator.metrics import Metrics
-from tandem_operator.model import Key
+from tandem_operator.model import Home, Key
 from tandem_operator.store import Store
 
 START = 1_800_000_000
@@ -192,7 +192,7 @@ class Stage:
         """So many rounds of the loop."""
         for _ in range(count):
             self.clock.now_s += every_s
-            await self.autoscaler.round_once(self.reader, "home")
+            await self.autoscaler.round_once(self.reader, Home("home"))
 
     def sizes(self) -> tuple[int, int]:
         pools = {p["spec"]["role"]: p["spec"]["replicas"] for p in self.store.all(WORKER_POOL)}
