@@ -266,10 +266,8 @@ def _add_connection_limits(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from flags and environment; exits with a usage message when they are wrong."""
-    parser = build_parser(env)
-    given = parser.parse_args(arguments)
+def _refuse_contradictions(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Exits with a usage message that names the flag and the fix."""
     if (given.internal_tls_cert is None) != (given.internal_tls_key is None):
         parser.error("--internal-tls-cert and --internal-tls-key belong together: give both or neither")
     if not 0 <= given.trace_share <= 1:
@@ -287,6 +285,13 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
             parse_address(peer)
         except ValueError as error:
             parser.error(f"--peer: {error}")
+
+
+def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from flags and environment; exits with a usage message when they are wrong."""
+    parser = build_parser(env)
+    given = parser.parse_args(arguments)
+    _refuse_contradictions(parser, given)
     return Settings(
         host=given.host,
         port=given.port,
