@@ -19,7 +19,7 @@ from typing import Any
 from cluster import teardown
 from cluster.build import build_families, find_builder
 from cluster.errors import ClusterError
-from cluster.families import ALL
+from cluster.families import list_needed
 from cluster.locks import exclusive_lock
 from cluster.places import Places, RunFolder, places_from_environment
 from cluster.processes import fetch_process_id
@@ -88,9 +88,9 @@ class Listing:
     is_live: bool
 
 
-def build(progress: Progress) -> None:
-    """Build what clusters of provider `source` are made of, unless it is there. Raises ClusterError."""
-    build_families(find_builder(default_places()), ALL, progress)
+def build(progress: Progress, kwok_nodes: int = 0) -> None:
+    """Build what such a cluster of provider `source` is made of, unless it is there. Raises ClusterError."""
+    build_families(find_builder(default_places()), list_needed(kwok_nodes), progress)
 
 
 def default_places() -> Places:

@@ -137,3 +137,8 @@ FAMILIES = {
 
 CONTROL_PLANE = ("etcd", "kube", "kwok")
 ALL = (*CONTROL_PLANE, "helm")  # what the provider source runs on today; the others are built when asked for
+
+
+def list_needed(kwok_nodes: int) -> tuple[str, ...]:
+    """What a cluster with so many fake nodes runs on. KWOK takes a minute to build: only who has such nodes waits."""
+    return ALL if kwok_nodes else tuple(name for name in ALL if name != "kwok")

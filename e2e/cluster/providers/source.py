@@ -9,7 +9,7 @@ from cluster import teardown
 from cluster.build import Builder, build_families
 from cluster.control_plane import start_control_plane
 from cluster.errors import AddressInUseError, ClusterError
-from cluster.families import ALL
+from cluster.families import list_needed
 from cluster.nodes import start_nodes
 from cluster.places import RunFolder
 from cluster.processes import fetch_recorded, is_alive
@@ -26,7 +26,7 @@ class SourceProvider:
     def up(self, spec: ClusterSpec, run: RunFolder, builder: Builder, progress: Progress) -> None:
         if platform.system() != "Linux":
             raise ClusterError("provider source needs Linux", "choose --provider kind")
-        link_programs(run, build_families(builder, ALL, progress).values())
+        link_programs(run, build_families(builder, list_needed(spec.kwok_nodes), progress).values())
         with progress.step(f"Starting cluster {spec.name}") as step:
             start_with_retries(run, spec, step)
             step.result = describe(spec)
