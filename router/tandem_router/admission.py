@@ -33,6 +33,7 @@ class Wish:
         weight: the tenant's fair share beside others of its class.
         is_retry: workers have failed it; it may wait for another one while others are placed on those.
         blocked_on: role of the worker that it waits for.
+        may_leave: it can be served elsewhere; see `AdmissionQueue.send_away`.
     """
 
     tokens: int
@@ -44,6 +45,7 @@ class Wish:
     weight: float = 1.0
     is_retry: bool = False
     blocked_on: Callable[[], str | None] = lambda: None
+    may_leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,13 @@ class AdmissionQueue(Generic[P]):
             elif waiter.wish.blocked_on() != "affinity":
                 return
 
+    def send_away(self, error: RequestError) -> None:
+        """There is nobody left to wait for: those that can be served elsewhere end their wait with `error`."""
+        for waiter in [one for one in (*self._retries, *self._line) if one.wish.may_leave]:
+            self._drop(waiter)
+            if not waiter.placed.done():
+                waiter.placed.set_exception(error)
+
     def count_finished(self, now_s: float) -> None:
         """A request ended: measures the drain rate."""
         self._drain.note_end(now_s)
@@ -201,10 +210,13 @@ class AdmissionQueue(Generic[P]):
             waiter.placed.set_result(claim)
         return claim is not None
 
-    def _leave(self, waiter: _Waiter[P]) -> None:
+    def _drop(self, waiter: _Waiter[P]) -> None:
         self._line.remove(waiter)
         if waiter in self._retries:
             self._retries.remove(waiter)
+
+    def _leave(self, waiter: _Waiter[P]) -> None:
+        self._drop(waiter)
         placed = waiter.placed
         if placed.done() and not placed.cancelled() and placed.exception() is None:
             placed.result().release()  # placed in the very moment in which the request was given up

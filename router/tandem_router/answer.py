@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tandem_router.ask import Ask
 from tandem_router.fleets import Worker
@@ -28,11 +28,18 @@ class Relayed:
     has_error: bool = False
 
 
+class Server(Protocol):
+    """Whoever answers: a worker, or another region."""
+
+    @property
+    def exchanges(self) -> set[Exchange]: ...
+
+
 @dataclass(slots=True)
 class Answer:
     """An answer whose first byte has come."""
 
-    worker: Worker
+    server: Server
     exchange: Exchange
     head: ResponseHead
 
@@ -43,7 +50,7 @@ class Answer:
 
     def close(self) -> None:
         """Done with it; a worker that is still sending is cut off."""
-        self.worker.exchanges.discard(self.exchange)
+        self.server.exchanges.discard(self.exchange)
         self.exchange.abort()
 
     async def pass_on(self, writer: ResponseWriter, headers: Headers) -> None:

@@ -48,13 +48,12 @@ class Call:
         ask = order.ask
         self._trail = TokenTrail() if order.fleet.spec.continuation == "Tokens" and can_trace(ask) else None
         self._ask = ask if self._trail is None else traced(ask)
-        span_s = (order.started_s, order.deadline_s)
-        reception = serving.reception
         self._adapter = order.fleet.spec.adapter_of(ask.model)
         self._model = self._adapter or order.fleet.spec.served_name  # as engines know it
-        self._errand = reception.read(order.fleet, ask, self._adapter, order.standing, span_s)
-        cached = self._errand.cached_tokens
-        ledger.demand.arrive(self._errand.tokens - cached, cached)
+        span_s = (order.started_s, order.deadline_s)
+        self.errand = serving.reception.read(order.fleet, ask, self._adapter, order.standing, span_s)
+        cached = self.errand.cached_tokens
+        ledger.demand.arrive(self.errand.tokens - cached, cached)
         self._id = secrets.token_hex(16)
         self._legs = 0
         self._is_expired = False
@@ -66,6 +65,17 @@ class Call:
 
     async def run(self) -> Outcome:
         """Serve the order to its end; every error has been told to the client when this returns."""
+        try:
+            return await self.serve()
+        except RequestError as error:
+            return self.tell(error)
+
+    async def serve(self) -> Outcome:
+        """Serve the order, as `run`, but tell no error.
+
+        Raises:
+            RequestError: it could not be served; whether the client has seen anything, its writer knows.
+        """
         task = asyncio.current_task()
         assert task is not None
         # A timer of the loop, not asyncio.timeout, as every request has one and hardly any fires.
@@ -75,9 +85,7 @@ class Call:
         except asyncio.CancelledError:
             if not self._is_expired or task.uncancel() > 0:
                 raise
-            return self._tell(DeadlineExceededError("The deadline of the request passed.", code="deadline_exceeded"))
-        except RequestError as error:
-            return self._tell(error)
+            raise DeadlineExceededError("The deadline of the request passed.", code="deadline_exceeded") from None
         finally:
             timer.cancel()
             self._release_lease()
@@ -86,7 +94,8 @@ class Call:
         self._is_expired = True
         task.cancel()
 
-    def _tell(self, error: RequestError) -> Outcome:
+    def tell(self, error: RequestError) -> Outcome:
+        """Give the client an error, however far its answer has come."""
         faults = self._ask.api.faults
         if not self._writer.is_started:
             send_error(self._writer, error, self._order.request_id, faults)
@@ -132,7 +141,7 @@ class Call:
 
     async def _admit(self) -> Placement:
         began_s = self._clock()
-        placement = await self._serving.reception.admit(self._order.fleet, self._errand)
+        placement = await self._serving.reception.admit(self._order.fleet, self.errand)
         waited_s = self._clock() - began_s
         self._queued_s += waited_s
         self._ledger.observe("queue", waited_s)
@@ -147,7 +156,7 @@ class Call:
     def _charge(self, failure: LegError, leg: str) -> None:
         """Hold a failed leg against its own worker, and no other."""
         now_s = self._clock()
-        self._errand.note_failure(failure.worker, now_s)
+        self.errand.note_failure(failure.worker, now_s)
         failure.worker.note_failure(now_s)
         self._order.fleet.trials.note_fault(failure.worker.spec.template_revision)
         self._ledger.count_retry(leg)
@@ -189,7 +198,7 @@ class Call:
         policy = order.fleet.spec.on_prefill_failure
         claim = None
         if policy != "Local" and tries <= serving.rules.retries and self._may_retry():
-            claim = serving.placer.replace_prefill(order.fleet, self._errand, placement.revision, self._clock())
+            claim = serving.placer.replace_prefill(order.fleet, self.errand, placement.revision, self._clock())
         if claim is None and policy == "Fail":
             raise UpstreamFailedError("Prefill failed, and kvTransfer.onPrefillFailure is Fail.", code="prefill_failed")
         placement.replace_prefill(claim, "remote" if claim is not None else "prefill_failed")
@@ -198,7 +207,7 @@ class Call:
         order, serving, worker = self._order, self._serving, claim.worker
         body = build_prefill_body(self._ask, self._model)
         leg_id, headers = self._next_leg("p", worker, bearer)
-        timeout_s = serving.rules.prefill_timeout_s(self._errand.tokens)
+        timeout_s = serving.rules.prefill_timeout_s(self.errand.tokens)
         self._lease = (worker, leg_id)
         is_alone = worker.running == 1
         ahead_tokens = worker.backlog_tokens - claim.tokens
@@ -214,7 +223,7 @@ class Call:
         is_alone = is_alone and worker.running == 1
         self._ledger.observe("prefill", now_s - began_s)
         self._ledger.demand.prefilled(now_s, now_s - began_s if is_alone else None)
-        learn_prefill(order.fleet, self._errand, worker, result.counts, ahead_tokens, (began_s, now_s))
+        learn_prefill(order.fleet, self.errand, worker, result.counts, ahead_tokens, (began_s, now_s))
         self._take(worker, result)
         self._end_span()
         return result
@@ -229,7 +238,7 @@ class Call:
 
     def _note_held(self, worker: Worker) -> None:
         """`worker` holds the prompt's KV from now on, and the adapter."""
-        self._serving.catalog.note_cached(worker, self._errand.blocks)
+        self._serving.catalog.note_cached(worker, self.errand.blocks)
         if self._adapter:
             worker.note_adapter(self._adapter)
 
@@ -295,7 +304,7 @@ class Call:
             answer.head.headers,
             request_id=self._order.request_id,
             served_by=placement.served_by,
-            ours=self._order.visit.answer_headers(self._clock()),
+            ours=self._order.answer_headers(self._clock()),
         )
         if is_begun and not (answer.head.status == 200 and answer.is_stream):
             raise StreamBrokenError("No other worker could go on with the answer.", code="stream_broken")
@@ -341,7 +350,7 @@ class Call:
         if self._prefill_ended_s is not None and placement.prefill is not None:
             gap_s = now_s - self._prefill_ended_s
             self._ledger.observe("transfer_gap", gap_s)
-            learn_transfer(self._errand, placement.prefill.worker, worker, gap_s, now_s)
+            learn_transfer(self.errand, placement.prefill.worker, worker, gap_s, now_s)
             if self._kv_params is not None:
                 self._serving.prober.note_traffic(self._order.fleet, placement.prefill.worker, worker, self._kv_params)
         if self._order.trace is not None:

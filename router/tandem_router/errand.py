@@ -38,6 +38,7 @@ class Errand:
         hits: leading blocks that each worker (by bit) holds, as known at `hits_s`.
         latest_start_s: until then it may wait for a worker that it prefers.
         blocked_on: what it waited for last; see `policy.pairing.Busy`.
+        may_leave: it can be served elsewhere, and is not to wait where nobody is left to serve it.
         failures: which start of which worker (by uid) failed this request, and when; grows as it is retried.
     """
 
@@ -52,6 +53,7 @@ class Errand:
     hits_s: float = float("-inf")
     latest_start_s: float = float("-inf")
     blocked_on: str | None = None
+    may_leave: bool = False
     failures: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     @property

@@ -77,6 +77,7 @@ def build_wish(fleet: Fleet, errand: Errand) -> Wish:
         weight=errand.standing.weight,
         is_retry=bool(errand.failures),
         blocked_on=lambda: errand.blocked_on,
+        may_leave=errand.may_leave,
     )
 
 

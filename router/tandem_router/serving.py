@@ -54,7 +54,11 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One accepted request. Times are seconds of the loop's clock."""
+    """One accepted request. Times are seconds of the loop's clock.
+
+    Attributes:
+        region: name of this region, told with the answer; empty where regions are off.
+    """
 
     ask: Ask
     fleet: Fleet
@@ -65,3 +69,11 @@ class Order:
     visit: Visit
     standing: Standing
     trace: RequestTrace | None = None
+    region: str = ""
+
+    def answer_headers(self, now_s: float) -> Headers:
+        """What an answer says of its own: limits of the tenant, and the region that serves."""
+        ours = self.visit.answer_headers(now_s)
+        if self.region:
+            ours.append((b"X-Tandem-Region", self.region.encode()))
+        return ours

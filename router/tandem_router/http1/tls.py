@@ -51,14 +51,19 @@ class ServerTls:
         return _stamp(self._certificate), _stamp(self._key)
 
 
-def build_client_context(ca: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """For connections to workers whose certificates are of `ca`; with a certificate of our own where they ask for one.
+def build_client_context(
+    ca: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    """For connections to servers whose certificates are of `ca` (None: of an authority that this system trusts).
+
+    With a certificate of our own where they ask for one.
 
     Raises:
         TlsFileError: a file cannot be used.
     """
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-    _load_ca(context, ca)
+    if ca is not None:
+        _load_ca(context, ca)
     if certificate is not None:
         try:
             context.load_cert_chain(certificate, key)

@@ -1,4 +1,4 @@
-"""All regions as this router knows them, and where a request of one of its clients goes. No I/O: time and chance come in."""
+"""All regions as this router knows them, and where a request of one of its clients goes. Pure."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
