@@ -4,9 +4,9 @@
 `GET /internal/v1/demand?cursor=N`   what was asked of it since second N: `DemandAnswer`; of one with `&fleet=ns/name`
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from tandem_api.v1alpha1.scaling_status import RegionLoad
 from tandem_api.worker import KVCounters
@@ -219,6 +219,14 @@ class FleetDemand(_Message):
     levels: DemandLevels = DemandLevels()
 
 
+def _or_unheard(given: object, read: ValidatorFunctionWrapHandler) -> "RegionWord":
+    """A word that cannot be read is as good as none: it must not cost the demand that stands beside it."""
+    try:
+        return cast(RegionWord, read(given))
+    except ValidationError:
+        return RegionWord()
+
+
 class RegionFleetWord(_Message):
     """What a region says of one fleet (`status.regionDemand` there)."""
 
@@ -234,7 +242,7 @@ class RegionWord(_Message):
         fleets: by `namespace/name`; those that any region cannot cover, the others are left out.
     """
 
-    price_weight: float = 1.0
+    price_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     drain: bool = False
     fresh: bool = False
     fleets: dict[str, RegionFleetWord] = {}
@@ -260,4 +268,4 @@ class DemandAnswer(_Message):
     covers_from: int
     cursor: int
     fleets: tuple[FleetDemand, ...] = ()
-    regions: dict[str, RegionWord] = {}
+    regions: dict[str, Annotated[RegionWord, WrapValidator(_or_unheard)]] = {}

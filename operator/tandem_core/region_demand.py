@@ -17,7 +17,7 @@ MOST_FITS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class RegionDemand:
     """Demand, or room for it, in units that hold on any GPU.
 
     Attributes:
@@ -43,15 +43,16 @@ class Load:
     def __bool__(self) -> bool:
         return any(_values(self))
 
-    def __add__(self, other: "Load") -> "Load":
-        return Load(*(one + two for one, two in zip(_values(self), _values(other), strict=True)))
+    def __add__(self, other: "RegionDemand") -> "RegionDemand":
+        return RegionDemand(*(one + two for one, two in zip(_values(self), _values(other), strict=True)))
 
-    def scaled(self, factor: float) -> "Load":
+    def scaled(self, factor: float) -> "RegionDemand":
         """That many times this load."""
-        return Load(*(factor * value for value in _values(self)))
+        return RegionDemand(*(factor * value for value in _values(self)))
 
 
-_values = attrgetter(*(one.name for one in fields(Load)))
+NOTHING = RegionDemand()
+_values = attrgetter(*(one.name for one in fields(RegionDemand)))
 _bounded = attrgetter("prefill_tokens_per_s", "decode_sequences", "decode_kv_tokens")  # what room is given for
 
 
@@ -65,9 +66,12 @@ class RegionSupply:
         price_weight: relative price of its capacity.
     """
 
-    uncoverable: Load = Load()
-    room: Load = Load()
+    uncoverable: RegionDemand = NOTHING
+    room: RegionDemand = NOTHING
     price_weight: float = 1.0
+
+
+NOTHING_TO_SAY = RegionSupply()
 
 
 def share_uncoverable(regions: Mapping[str, RegionSupply]) -> dict[str, float]:
@@ -88,14 +92,14 @@ def share_uncoverable(regions: Mapping[str, RegionSupply]) -> dict[str, float]:
     return shares
 
 
-def helped_load(region: str, regions: Mapping[str, RegionSupply]) -> Load:
+def helped_demand(region: str, regions: Mapping[str, RegionSupply]) -> RegionDemand:
     """Demand of other regions that `region` is to cover."""
     return total_uncoverable(regions.values()).scaled(share_uncoverable(regions).get(region, 0.0))
 
 
-def total_uncoverable(regions: Iterable[RegionSupply]) -> Load:
+def total_uncoverable(regions: Iterable[RegionSupply]) -> RegionDemand:
     """What nobody can cover at home."""
-    return sum((one.uncoverable for one in regions), Load())
+    return sum((one.uncoverable for one in regions), NOTHING)
 
 
 def _by_price(regions: Mapping[str, RegionSupply]) -> list[list[str]]:
@@ -104,7 +108,7 @@ def _by_price(regions: Mapping[str, RegionSupply]) -> list[list[str]]:
     return [sorted(name for name, one in regions.items() if one.price_weight == price) for price in prices]
 
 
-def _part(room: Load, needed: Load) -> float:
+def _part(room: RegionDemand, needed: RegionDemand) -> float:
     """How often `needed` fits into a room, by its scarcest side. Zero when nothing is needed.
 
     Bounded, because next to no need would fit infinitely often, and infinities have no proportion.

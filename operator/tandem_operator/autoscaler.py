@@ -19,6 +19,7 @@ from tandem_operator.act import act
 from tandem_operator.autoscale.configure import is_watched
 from tandem_operator.autoscale.demand import BadDemandError
 from tandem_operator.autoscale.pools import see_pool
+from tandem_operator.autoscale.region_words import RegionWords
 from tandem_operator.autoscale.scaler import PoolSeen, Said, Scaler, Sources
 from tandem_operator.autoscale.settings import ROUND_S, Role
 from tandem_operator.cluster import Cluster
@@ -70,6 +71,7 @@ class Autoscaler:
         self._cluster, self._store, self._metrics = cluster, store, metrics
         self._is_leading, self._changed, self._clock = is_leading, changed, clock
         self._watched: dict[str, _Watched] = {}  # fleet uid
+        self._words = RegionWords()
         self._tokens: tuple[str, ...] = ()
 
     def said(self, uid: str) -> Said | None:
@@ -110,7 +112,7 @@ class Autoscaler:
         for watched in list(self._watched.values()):
             covers_from = reader.covers_from(watched.since_s)
             sources = Sources(len(expected), tuple(fresh), reader.newest_s(), covers_from)
-            await self._step(watched, sources, now_s)
+            await self._step(watched, sources, now_s, home.region)
             await asyncio.sleep(0)  # a hundred decisions in a row would hold up the lease
 
     def _follow_fleets(self, region: str) -> None:
@@ -144,6 +146,7 @@ class Autoscaler:
 
     def _take(self, router: str, answer: DemandAnswer) -> None:
         """One router's answer, to the fleets that it is about; all others are silent there."""
+        self._words.take(answer.regions, self._clock())
         told = {demand.uid: demand for demand in answer.fleets}
         for uid, watched in self._watched.items():
             demand = told.get(uid)
@@ -155,13 +158,14 @@ class Autoscaler:
             except BadDemandError as error:
                 _log.warning("router %s: %s", router, error, extra={"key": str(watched.fleet.key)})
 
-    async def _step(self, watched: _Watched, sources: Sources, now_s: float) -> None:
+    async def _step(self, watched: _Watched, sources: Sources, now_s: float, region: str) -> None:
         fleet, scaler = watched.fleet, watched.scaler
         began_s, before = time.perf_counter(), scaler.decision
         pools = self._see(fleet, now_s)
         if len(pools) < len(fleet.pool_roles()):
             return  # not born yet
-        is_news = scaler.step(pools, sources, now_s)
+        regions = self._words.meant_for(region, str(fleet.key), scaler.said.region_demand) if region else None
+        is_news = scaler.step(pools, sources, now_s, regions)
         if scaler.decision is not None and scaler.decision is not before:
             self._metrics.observe_decision(str(fleet.key), scaler.decision, time.perf_counter() - began_s)
         await self._write(fleet, scaler, pools)

@@ -37,6 +37,8 @@ from tandem_api.v1alpha1.scaling_status import (
     ObjectivesStatus,
     PoolDecisionStatus,
     PoolMemoryStatus,
+    RegionDemandStatus,
+    RegionLoad,
 )
 from tandem_api.v1alpha1.scheduling import Affinity, LabelSelector, Locality, Toleration, TopologySpreadConstraint
 from tandem_api.v1alpha1.sources import Adapter, ModelCache, ObjectStore, SecretKey
@@ -87,6 +89,8 @@ __all__ = [
     "PoolMemoryStatus",
     "PoolStatus",
     "RatioBounds",
+    "RegionDemandStatus",
+    "RegionLoad",
     "RegionPool",
     "RegionSlice",
     "Rejection",

@@ -8,7 +8,7 @@ from tandem_api.schema import Count, Resource
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Terms = Annotated[dict[Annotated[str, Field(max_length=63)], float], Field(max_length=16)]
 
 

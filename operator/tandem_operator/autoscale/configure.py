@@ -71,6 +71,7 @@ def build_settings(spec: InferenceDeploymentSpec, now: datetime, believed: Perfo
         gpu_budget=autoscaling.gpu_budget,
         scale_to_zero_after_s=_idle_s(autoscaling, prefill_min, decode_min),
         paused=autoscaling.paused,
+        acts=may_act(spec),
     )
 
 

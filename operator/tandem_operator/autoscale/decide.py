@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from tandem_core.region_demand import NOTHING, RegionSupply
 from tandem_operator.autoscale.budget import floor_workers, next_level
 from tandem_operator.autoscale.decision import Decision, PoolDecision
-from tandem_operator.autoscale.decode import Load, forecast_load, plan_decode, workers_for
+from tandem_operator.autoscale.decode import DecodeTarget, Load, forecast_load, plan_decode, workers_for
 from tandem_operator.autoscale.limits import (
     Bounded,
     keeps_ready_ratio,
@@ -18,6 +19,7 @@ from tandem_operator.autoscale.memory import Forecast, Memory, PoolMemory
 from tandem_operator.autoscale.observation import Hold, Observation, PoolState, find_fault
 from tandem_operator.autoscale.prefill import certain_work_growth, plan_prefill, present_work, work_rate
 from tandem_operator.autoscale.settings import Role, Settings
+from tandem_operator.autoscale.supply import Own, build_supply, own_demand, reach_of
 from tandem_operator.autoscale.terms import Target
 
 LONGEST_STEP_S = 60.0  # a decision after a gap integrates no more misses than this
@@ -28,12 +30,14 @@ def decide(settings: Settings, seen: Observation, memory: Memory) -> tuple[Decis
     fault = find_fault(seen, settings.method.stale_s, memory.last_decided_s)
     if fault is not None:
         return _held(seen, fault), memory
-    if _is_idle(settings, seen):
+    if _is_idle(settings, seen, memory.helped_s):
         idle = PoolDecision(0, 0, "idle")
-        return Decision(seen.now_s, idle, idle), Memory(last_decided_s=seen.now_s)
+        nothing = Own(NOTHING, 0.0, (0, 0), (settings.prefill.maximum, settings.decode.maximum))
+        supply = build_supply(settings, nothing, is_drained=seen.regions.is_drained)
+        return Decision(seen.now_s, idle, idle, supply=supply), Memory(last_decided_s=seen.now_s)
     memory = memory.or_first(seen.now_s, seen.prefill.desired, seen.decode.desired)
-    prefill, decode, remembered = _plan(settings, seen, memory)
-    return _bounded(settings, seen, prefill, decode), remembered
+    plan = _plan(settings, seen, memory)
+    return _bounded(settings, seen, plan), plan.memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +48,50 @@ class _Need:
     size: Bounded
 
 
-def _plan(settings: Settings, seen: Observation, memory: Memory) -> tuple[_Need, _Need, Memory]:
-    prefill, prefill_memory = _plan_prefill(settings, seen, memory.prefill)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Both pools before limits, what to tell the other regions, and what to remember."""
+
+    prefill: _Need
+    decode: _Need
+    supply: RegionSupply
+    memory: Memory
+
+
+def _plan(settings: Settings, seen: Observation, memory: Memory) -> _Plan:
+    prefill, expected_work, prefill_memory = _plan_prefill(settings, seen, memory.prefill)
     decode, decode_memory = _plan_decode(settings, seen, memory.decode)
     prefill_memory = _remember(settings, seen, memory.last_decided_s, "prefill", prefill_memory, prefill)
     decode_memory = _remember(settings, seen, memory.last_decided_s, "decode", decode_memory, decode)
-    return (
+    helped_s = seen.now_s if seen.regions.helped else memory.helped_s
+    remembered = Memory(prefill_memory, decode_memory, seen.now_s, helped_s)
+    reach = (
+        reach_of(settings, settings.prefill, seen.prefill, prefill_memory.ceiling),
+        reach_of(settings, settings.decode, seen.decode, decode_memory.ceiling),
+    )
+    own = Own(own_demand(settings, seen, expected_work, decode.load), expected_work, (prefill.own, decode.own), reach)
+    return _Plan(
         _need(prefill, prefill_memory, seen.prefill, seen.now_s),
         _need(decode, decode_memory, seen.decode, seen.now_s),
-        Memory(prefill_memory, decode_memory, seen.now_s),
+        build_supply(settings, own, is_drained=seen.regions.is_drained),
+        remembered,
     )
 
 
-def _plan_prefill(settings: Settings, seen: Observation, memory: PoolMemory) -> tuple[Target, PoolMemory]:
+def _plan_prefill(settings: Settings, seen: Observation, memory: PoolMemory) -> tuple[Target, float, PoolMemory]:
+    """The target, the work to expect of the own demand, and what to remember."""
     method, now_s = settings.method, seen.now_s
     realised = work_rate(settings.performance, seen.demand, now_s, method.short_s)
     record = memory.forecasts.judged(now_s, realised)
     present = present_work(settings, seen)
     raised = record.raised(present, method.forecast_share, method.prefill_prior)
     expected = max(raised, present + certain_work_growth(settings, seen))
-    target, replayed = plan_prefill(settings, seen, present, expected, memory.replayed)
+    target, replays = plan_prefill(settings, seen, present, expected, memory.replays)
     record = record.with_open(Forecast(now_s + seen.prefill.startup_s, present))
-    return target, replace(memory, forecasts=record, replayed=replayed)
+    return target, expected, replace(memory, forecasts=record, replays=replays)
 
 
-def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> tuple[Target, PoolMemory]:
+def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> tuple[DecodeTarget, PoolMemory]:
     method, now_s = settings.method, seen.now_s
     realised = workers_for(settings, Load(seen.gauges.decode_sequences, seen.gauges.decode_kv_tokens))
     record = memory.forecasts.judged(now_s, realised)
@@ -77,7 +100,8 @@ def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> t
     raised = record.raised(workers, method.forecast_share, method.decode_prior)
     raised = max(raised, workers_for(settings, forecast.ramp))
     record = record.with_open(Forecast(now_s + seen.decode.startup_s, workers))
-    return plan_decode(settings, forecast, workers, raised), replace(memory, forecasts=record)
+    helped = Load(seen.regions.helped.decode_sequences, seen.regions.helped.decode_kv_tokens)
+    return plan_decode(settings, forecast, workers, raised, helped), replace(memory, forecasts=record)
 
 
 def _remember(
@@ -93,7 +117,8 @@ def _remember(
     if ended.finished > 0:
         rest = settings.method.budget_share * allowed / 2  # both pools share what one request may miss
         level = next_level(level, misses / ended.finished, rest, settings.method.budget_gain, elapsed_s)
-    return pool.remembering(seen.now_s, target.workers, level)
+    state = seen.prefill if role == "prefill" else seen.decode
+    return pool.remembering(seen.now_s, target.workers, level).with_ceiling(seen.now_s, state, settings.method)
 
 
 def _need(target: Target, memory: PoolMemory, pool: PoolState, now_s: float) -> _Need:
@@ -104,8 +129,9 @@ def _need(target: Target, memory: PoolMemory, pool: PoolState, now_s: float) -> 
     return _Need(target, size.at_least(max(memory.since(now_s - pool.startup_s)), "hold"))
 
 
-def _bounded(settings: Settings, seen: Observation, prefill: _Need, decode: _Need) -> Decision:
+def _bounded(settings: Settings, seen: Observation, plan: _Plan) -> Decision:
     """Apply every limit. Shapes, ratio, budget, min and max come last, so nothing can break them."""
+    prefill, decode = plan.prefill, plan.decode
     sizes = {
         "prefill": _soft(settings, seen, "prefill", prefill.size),
         "decode": _soft(settings, seen, "decode", decode.size),
@@ -118,7 +144,7 @@ def _bounded(settings: Settings, seen: Observation, prefill: _Need, decode: _Nee
     )
     if settings.paused:
         both = (_paused(both[0], seen.prefill), _paused(both[1], seen.decode))
-    return Decision(seen.now_s, *both)
+    return Decision(seen.now_s, *both, supply=plan.supply)
 
 
 def _soft(settings: Settings, seen: Observation, role: Role, size: Bounded) -> Bounded:
@@ -148,10 +174,15 @@ def _paused(decided: PoolDecision, pool: PoolState) -> PoolDecision:
     return PoolDecision(pool.desired, decided.workers, "paused", decided.terms)
 
 
-def _is_idle(settings: Settings, seen: Observation) -> bool:
-    """Nothing came for `scale_to_zero_after_s`, nothing waits or runs, and the data reach back that far."""
+def _is_idle(settings: Settings, seen: Observation, helped_s: float | None) -> bool:
+    """Nothing came for `scale_to_zero_after_s`, nothing waits or runs, and the data reach back that far.
+
+    Nor has another region needed help, last at `helped_s`.
+    """
     idle_s = settings.scale_to_zero_after_s
-    if idle_s is None or settings.paused:
+    if idle_s is None or settings.paused or seen.regions.helped:
+        return False
+    if helped_s is not None and seen.now_s - helped_s < idle_s:
         return False
     if seen.sources_fresh < seen.sources_expected or seen.gauges.decode_sequences or seen.gauges.queued_tokens:
         return False

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tandem_core.region_demand import NOTHING_TO_SAY, RegionSupply
 from tandem_operator.autoscale.observation import Hold
 from tandem_operator.autoscale.terms import Term
 
@@ -33,12 +34,18 @@ class PoolDecision:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Both pools at one moment. `hold` says why nothing could be decided; then both sizes are as they were."""
+    """Both pools at one moment.
+
+    Attributes:
+        hold: why nothing could be decided; then both sizes are as they were, and `supply` says nothing.
+        supply: this region's word to the others.
+    """
 
     at_s: float
     prefill: PoolDecision
     decode: PoolDecision
     hold: Hold | None = None
+    supply: RegionSupply = NOTHING_TO_SAY
 
     def to_status(self) -> dict[str, Any]:
         """JSON form for `status.lastDecision`."""

@@ -17,7 +17,7 @@ from tandem_core.targets import kv_limited_workers, tpot_limited_workers
 from tandem_operator.autoscale.demand import Bin
 from tandem_operator.autoscale.observation import Observation
 from tandem_operator.autoscale.settings import Settings
-from tandem_operator.autoscale.terms import Target, Term
+from tandem_operator.autoscale.terms import Target, Term, told_help
 from tandem_operator.autoscale.trend import certain_growth
 
 TREND_STEP_S = 10
@@ -60,29 +60,51 @@ class Expectation:
         )
 
 
-def plan_decode(settings: Settings, expected: Expectation, forecast: float, raised: float) -> Target:
+@dataclass(frozen=True, slots=True)
+class DecodeTarget(Target):
+    """With the load that `own` is for."""
+
+    load: Load
+
+
+def plan_decode(
+    settings: Settings, expected: Expectation, forecast: float, raised: float, helped: Load
+) -> DecodeTarget:
     """Workers that the decode pool needs.
 
     Args:
         forecast: the expected load, as a real number of workers; infinite when no number meets TPOT.
         raised: workers to expect, growth included.
+        helped: load of other regions that is to be held here.
     """
     grown = expected.load.scaled(raised / forecast if 0 < forecast < float("inf") else 1.0)
     chance = expected.with_chance(settings.objectives.tpot_miss_budget / 2)
-    peak = Load(max(grown.sequences, chance.sequences), max(grown.kv_tokens, chance.kv_tokens))
-    usable = max(0.5, 1.0 - 0.5 * expected.lump_tokens / settings.kv_capacity_tokens)
-    by_kv = peak.kv_tokens / settings.kv_capacity_tokens / usable
-    by_tpot = _tpot_workers(settings, peak)
-    needed = max(by_kv, by_tpot, peak.sequences / settings.max_sequences)
+    own = Load(max(grown.sequences, chance.sequences), max(grown.kv_tokens, chance.kv_tokens))
+    peak = Load(own.sequences + helped.sequences, own.kv_tokens + helped.kv_tokens)
+    by_kv, by_slots, by_tpot = needs = _workers_by_bound(settings, peak, expected.lump_tokens)
     terms = (
         Term("sequences", expected.load.sequences, ""),
         Term("kvTokens", expected.load.kv_tokens, ""),
         Term("expected", raised, "workers"),
         Term("kv", by_kv, "workers"),
-        Term("slots", peak.sequences / settings.max_sequences, "workers"),
+        Term("slots", by_slots, "workers"),
         Term("tpot", by_tpot, "workers"),
+        *told_help(workers_for(settings, helped), "workers"),
     )
-    return Target(ceil(needed) if isfinite(needed) else settings.decode.maximum, terms)
+    own_needs = _workers_by_bound(settings, own, expected.lump_tokens)
+    return DecodeTarget(_whole(settings, needs), terms, _whole(settings, own_needs), own)
+
+
+def _workers_by_bound(settings: Settings, load: Load, lump_tokens: float) -> tuple[float, float, float]:
+    """Workers, as real numbers, by KV capacity, by slots and by TPOT."""
+    usable = max(0.5, 1.0 - 0.5 * lump_tokens / settings.kv_capacity_tokens)
+    by_kv = load.kv_tokens / settings.kv_capacity_tokens / usable
+    return by_kv, load.sequences / settings.max_sequences, _tpot_workers(settings, load)
+
+
+def _whole(settings: Settings, needs: tuple[float, ...]) -> int:
+    needed = max(needs)
+    return ceil(needed) if isfinite(needed) else settings.decode.maximum
 
 
 def workers_for(settings: Settings, load: Load) -> float:

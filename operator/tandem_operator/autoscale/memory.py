@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 
 from tandem_operator.autoscale.demand import quantile
+from tandem_operator.autoscale.observation import PoolState
+from tandem_operator.autoscale.settings import Method
 
 HOUR_S = 3600.0
 ENOUGH_ERRORS = 60  # five minutes of decisions
@@ -62,13 +64,42 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Replays:
+    """The last of the own demand, and of that together with other regions', while there is any."""
+
+    own: Replayed | None = None
+    joint: Replayed | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PoolMemory:
-    """Targets of the last hour (oldest first), the outer loop's level (0 … 1), forecasts, and the last replay."""
+    """What is remembered of one pool.
+
+    Attributes:
+        targets: of the last hour, oldest first.
+        level: of the outer loop, 0 … 1.
+        replays: the last ones.
+        ceiling: workers that found a GPU when others did not, and when that was last seen.
+    """
 
     targets: tuple[Sized, ...] = ()
     level: float = 0.0
     forecasts: ForecastRecord = ForecastRecord()
-    replayed: Replayed | None = None
+    replays: Replays = Replays()
+    ceiling: Sized | None = None
+
+    def with_ceiling(self, now_s: float, pool: PoolState, method: Method) -> "PoolMemory":
+        """Whether GPUs have run out.
+
+        Believed for a while after it was last seen, because fewer are asked for then, and that is no sign of more.
+        Disbelieved at once when more workers are ready than found a GPU.
+        """
+        if pool.pending_gpu_s >= method.gpu_backoff_s:
+            return replace(self, ceiling=Sized(now_s, pool.placed))
+        seen = self.ceiling
+        if seen is not None and (pool.ready > seen.workers or now_s - seen.at_s > method.gpu_ceiling_s):
+            return replace(self, ceiling=None)
+        return self
 
     def remembering(self, at_s: float, workers: int, level: float) -> "PoolMemory":
         """With one more target; what is older than an hour is forgotten."""
@@ -82,11 +113,12 @@ class PoolMemory:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that a decision leaves behind. The empty one is a good start."""
+    """All that a decision leaves behind. The empty one is a good start. `helped_s`: when peers last needed help."""
 
     prefill: PoolMemory = PoolMemory()
     decode: PoolMemory = PoolMemory()
     last_decided_s: float | None = None
+    helped_s: float | None = None
 
     def or_first(self, now_s: float, prefill: int, decode: int) -> "Memory":
         """Itself; or, before its first decision, one that takes the sizes found as needed until now.

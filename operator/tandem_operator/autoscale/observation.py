@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from math import isfinite
 
+from tandem_core.region_demand import NOTHING, RegionDemand
 from tandem_operator.autoscale.demand import DemandHistory, Gauges
 
 
@@ -14,6 +15,7 @@ class PoolState:
         desired: size that was last asked for.
         ready: able to take work.
         pending_gpu_s: how long the oldest worker has waited for a GPU to be free; 0 when none waits.
+        pending_gpu: how many wait.
         startup_s: measured time from creation to ready.
     """
 
@@ -21,6 +23,28 @@ class PoolState:
     ready: int
     pending_gpu_s: float = 0.0
     startup_s: float = 120.0
+    pending_gpu: int = 0
+
+    @property
+    def placed(self) -> int:
+        """Workers that have a GPU, ready or starting."""
+        return max(self.ready, self.desired - self.pending_gpu)
+
+
+@dataclass(frozen=True, slots=True)
+class FromRegions:
+    """What the other regions mean for this fleet here.
+
+    Attributes:
+        helped: demand of theirs that this region is to cover.
+        is_drained: this region is to send all of its own away.
+    """
+
+    helped: RegionDemand = NOTHING
+    is_drained: bool = False
+
+
+ALONE = FromRegions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +56,7 @@ class Observation:
         newest_s: end of the newest bin that any router reported; None before the first.
         sources_expected, sources_fresh: routers that should report, and that did within the last seconds.
         residual: relative error of the performance model (tandem_core.refit).
+        regions: nothing where regions are off.
     """
 
     now_s: float
@@ -43,6 +68,7 @@ class Observation:
     prefill: PoolState
     decode: PoolState
     residual: float = 0.0
+    regions: FromRegions = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +109,7 @@ def _bad_number(seen: Observation) -> Hold | None:
         if not (isfinite(value) and value >= 0):
             return Hold("BadData", f"gauge {field.name} is {value}: a router reports what cannot be; restart it")
     for name, pool in (("prefill", seen.prefill), ("decode", seen.decode)):
-        if not (isfinite(pool.startup_s) and pool.startup_s >= 0 and pool.ready >= 0 and pool.desired >= 0):
+        if not (isfinite(pool.startup_s) and min(pool.startup_s, pool.ready, pool.desired, pool.pending_gpu) >= 0):
             return Hold("BadData", f"the {name} pool's state is impossible ({pool})")
     if not (isfinite(seen.residual) and seen.residual >= 0):
         return Hold("BadData", f"the residual of the performance model is {seen.residual}")

@@ -18,19 +18,20 @@ def see_pool(
     role = pool["spec"]["role"]
     workers = [one for one in map(read_workers, deployments) if one.pool == role]
     mine = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(labels.POOL) == role]
+    waiting = _waiting_for_gpus(mine)
     return PoolSeen(
         desired=pool["spec"].get("replicas") or 0,
         ready=sum(one.ready for one in workers),
-        pending_gpu_s=_pending_gpu_s(mine, now),
+        pending_gpu_s=max(0.0, (now - min(waiting)).total_seconds()) if waiting else 0.0,
         startup_s=_startup_s(role, status),
+        pending_gpu=len(waiting),
     )
 
 
-def _pending_gpu_s(pods: Sequence[Manifest], now: datetime) -> float:
-    """How long the oldest pod has waited for a GPU; 0 when none does."""
+def _waiting_for_gpus(pods: Sequence[Manifest]) -> list[datetime]:
+    """Since when each pod waits that finds no GPU. Of a worker over several nodes every pod counts."""
     causes = (find_cause(None, [pod]) for pod in pods)
-    waiting = [cause.since for cause in causes if cause and cause.reason == Reason.INSUFFICIENT_GPU and cause.since]
-    return max(0.0, (now - min(waiting)).total_seconds()) if waiting else 0.0
+    return [cause.since for cause in causes if cause and cause.reason == Reason.INSUFFICIENT_GPU and cause.since]
 
 
 def _startup_s(role: str, status: Manifest) -> float | None:

@@ -5,40 +5,59 @@ from math import ceil
 from tandem_core.discipline import latest_start_s
 from tandem_core.performance import PerformanceModel
 from tandem_operator.autoscale.demand import Arrival, Bin, DemandHistory
-from tandem_operator.autoscale.memory import Replayed
+from tandem_operator.autoscale.memory import Replayed, Replays
 from tandem_operator.autoscale.observation import Observation
 from tandem_operator.autoscale.replay import Job, smallest_pool
 from tandem_operator.autoscale.settings import Settings
-from tandem_operator.autoscale.terms import Target, Term
+from tandem_operator.autoscale.terms import Target, Term, told_help
 from tandem_operator.autoscale.trend import certain_growth
 
 TREND_STEP_S = 10
 
 
 def plan_prefill(
-    settings: Settings, seen: Observation, present: float, base: float, last: Replayed | None
-) -> tuple[Target, Replayed]:
-    """Workers that the prefill pool needs, and the replay that says so.
+    settings: Settings, seen: Observation, present: float, expected: float, last: Replays
+) -> tuple[Target, Replays]:
+    """Workers that the prefill pool needs, and the replays that say so.
+
+    The own demand is replayed by itself also while this region helps others: a larger pool works better, and what this
+    region says of its own need must not change with the help that it gives.
 
     Args:
         present: work rate now, in workers kept busy.
-        base: work rate to expect one start-up ahead.
-        last: the replay of an earlier decision, used while it is fresh.
+        expected: work rate to expect one start-up ahead.
+        last: replays of earlier decisions, used while they are fresh.
     """
-    replayed = last
-    if replayed is None or not _is_fresh(settings, seen, base, replayed):
-        guess = _scaled(last, base) if last is not None else ceil(base)
-        replayed = Replayed(seen.now_s, base, _replay(settings, seen, base, guess))
-    by_replay = _scaled(replayed, base)
-    drain = _drain_workers(settings, seen, base)
+    helped = helped_work(settings, seen)
+    base = expected + helped
+    own = _replayed(settings, seen, expected, last.own)
+    joint = _replayed(settings, seen, base, last.joint or own) if helped > 0 else None
+    by_replay, drain = _scaled(joint or own, base), _drain_workers(settings, seen, base)
     terms = (
         Term("workRate", present, "workers busy"),
         Term("expected", base, "workers busy"),
         Term("replay", by_replay, "workers"),
         Term("backlog", drain, "workers"),
+        *told_help(helped, "workers busy"),
     )
     # A tenth of a worker's work is left to the slack of the rounding.
-    return Target(max(by_replay, ceil(base)) + max(0, ceil(drain - 0.1)), terms), replayed
+    more = max(0, ceil(drain - 0.1))
+    alone = max(_scaled(own, expected), ceil(expected)) + more
+    return Target(max(by_replay, ceil(base)) + more, terms, alone), Replays(own, joint)
+
+
+def _replayed(settings: Settings, seen: Observation, base: float, last: Replayed | None) -> Replayed:
+    if last is not None and _is_fresh(settings, seen, base, last):
+        return last
+    guess = _scaled(last, base) if last is not None else ceil(base)
+    return Replayed(seen.now_s, base, _replay(settings, seen, base, guess))
+
+
+def helped_work(settings: Settings, seen: Observation) -> float:
+    """Prefill work of other regions' demand, in workers of this region kept busy."""
+    helped, model = seen.regions.helped, settings.performance
+    steps = max(helped.requests_per_s, helped.prefill_tokens_per_s / model.step_tokens)
+    return model.prefill_work_s(steps, helped.prefill_tokens_per_s, helped.prefill_square_tokens_per_s)
 
 
 def _is_fresh(settings: Settings, seen: Observation, base: float, last: Replayed) -> bool:
@@ -87,8 +106,10 @@ def _replay(settings: Settings, seen: Observation, base: float, guess: int) -> i
     """Replay the records of the last minutes, compressed in time so that their rate is the expected one."""
     method = settings.method
     records = seen.demand.arrivals(seen.now_s - method.replay_s, method.replay_records)
-    if not records or base <= 0:
+    if base <= 0:
         return 0
+    if not records:
+        return ceil(base * method.prefill_prior)  # other regions' demand: how it bunches is not known here
     prefill_s = settings.performance.prefill_s
     services = [prefill_s(one.new_tokens, one.cached_tokens) for one in records]
     span_s = max(seen.now_s - records[0].arrival_s, 1.0)

@@ -10,7 +10,10 @@ from tandem_api.v1alpha1 import (
     Objectives,
     ObjectivesStatus,
     PoolDecisionStatus,
+    RegionDemandStatus,
+    RegionLoad,
 )
+from tandem_core.region_demand import RegionDemand, RegionSupply
 from tandem_core.sketch import Sketch
 from tandem_core.targets import PERCENTILES
 from tandem_operator.autoscale.decision import Decision, PoolDecision
@@ -71,6 +74,23 @@ def _pool_inputs(role: str, pool: PoolState) -> dict[str, float]:
     return {f"{role}Ready": float(pool.ready), f"{role}StartupSeconds": pool.startup_s}
 
 
+def build_region_status(supply: RegionSupply) -> RegionDemandStatus:
+    """This region's word to the others."""
+    return RegionDemandStatus(uncoverable=_region_load(supply.uncoverable), room=_region_load(supply.room))
+
+
+def _region_load(demand: RegionDemand) -> RegionLoad | None:
+    if not demand:
+        return None
+    return RegionLoad(
+        requests_per_second=_coarse(demand.requests_per_s),
+        prefill_tokens_per_second=_coarse(demand.prefill_tokens_per_s),
+        prefill_square_tokens_per_second=_coarse(demand.prefill_square_tokens_per_s),
+        decode_sequences=_coarse(demand.decode_sequences),
+        decode_kv_tokens=_coarse(demand.decode_kv_tokens),
+    )
+
+
 def build_objectives_status(objectives: Objectives, latency: Latency) -> ObjectivesStatus:
     """Latency against what is wanted."""
     return ObjectivesStatus(
@@ -95,3 +115,8 @@ def _latency(objective: Objective | None, sketch: Sketch, attainment: float) -> 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
+
+
+def _coarse(value: float) -> float:
+    """What other regions act on changes as seldom as may be."""
+    return float(f"{value:.2g}")

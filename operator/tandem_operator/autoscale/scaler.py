@@ -11,18 +11,26 @@ from tandem_api.v1alpha1 import (
     InferenceDeploymentSpec,
     InferenceDeploymentStatus,
     ObjectivesStatus,
+    RegionDemandStatus,
 )
 from tandem_core.performance import PerformanceModel
 from tandem_core.profiles import UnknownProfileError
 from tandem_core.refit import Refit
+from tandem_core.region_demand import NOTHING_TO_SAY
 from tandem_operator.autoscale.configure import build_settings, is_decided, may_act, read_profile
 from tandem_operator.autoscale.decide import decide
 from tandem_operator.autoscale.decision import Decision, PoolDecision
 from tandem_operator.autoscale.intake import Intake
 from tandem_operator.autoscale.judge import build_judge
-from tandem_operator.autoscale.observation import Hold, Observation, PoolState
+from tandem_operator.autoscale.observation import ALONE, FromRegions, Hold, Observation, PoolState
 from tandem_operator.autoscale.recall import build_memory_status, read_memory
-from tandem_operator.autoscale.report import Signature, build_decision_status, build_objectives_status, sign
+from tandem_operator.autoscale.report import (
+    Signature,
+    build_decision_status,
+    build_objectives_status,
+    build_region_status,
+    sign,
+)
 from tandem_operator.autoscale.schedules import UnknownTimeZoneError
 from tandem_operator.autoscale.settings import BadSettingsError, Role
 
@@ -39,6 +47,7 @@ class PoolSeen:
     ready: int
     pending_gpu_s: float = 0.0
     startup_s: float | None = None
+    pending_gpu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class Said:
     objectives: ObjectivesStatus | None = None
     decision: DecisionStatus | None = None
     memory: AutoscalerMemoryStatus | None = None
+    region_demand: RegionDemandStatus | None = None
 
 
 class Scaler:
@@ -69,8 +79,10 @@ class Scaler:
         self._intake = Intake(_shipped(spec))
         self._signature: Signature = sign(status.last_decision)
         self._said_s = now_s
-        self.said = Said(status.objectives, status.last_decision, status.autoscaler_memory)
+        self.said = Said(status.objectives, status.last_decision, status.autoscaler_memory, status.region_demand)
         self.decision: Decision | None = None
+        self._supply = NOTHING_TO_SAY  # as of the last decision that was none to hold
+        self._regions: FromRegions | None = None
 
     def follow(self, spec: InferenceDeploymentSpec) -> None:
         """Take a spec that was edited. Demand stays; another engine is measured anew."""
@@ -91,19 +103,24 @@ class Scaler:
         """A router has nothing to tell of this fleet."""
         self._intake.silence(router)
 
-    def step(self, pools: Mapping[Role, PoolSeen], sources: Sources, now_s: float) -> bool:
-        """Decide once more. Returns whether there is news for the status."""
+    def step(
+        self, pools: Mapping[Role, PoolSeen], sources: Sources, now_s: float, regions: FromRegions | None = None
+    ) -> bool:
+        """Decide once more. Returns whether there is news for the status. `regions`: None where they are off."""
         if sources.covers_from is not None:
             self._intake.history.cover(sources.covers_from)
         self._intake.forget_others(sources.fresh)
         self._intake.trim(now_s)
         if not is_decided(self.spec):
-            self.decision = None
+            self.decision, self._supply = None, NOTHING_TO_SAY
             return self._say(None, now_s)
-        if self._is_at_rest(pools, now_s):
+        if regions == self._regions and self._is_at_rest(pools, now_s):
             return False
+        self._regions = regions
         seen = self._observe(pools, sources, now_s)
         self.decision = self._decide(seen)
+        if self.decision.hold is None:
+            self._supply = self.decision.supply
         return self._say(seen, now_s)
 
     def _is_at_rest(self, pools: Mapping[Role, PoolSeen], now_s: float) -> bool:
@@ -132,12 +149,13 @@ class Scaler:
             prefill=self._pool(pools, "prefill"),
             decode=self._pool(pools, "decode"),
             residual=self._intake.residual,
+            regions=self._regions or ALONE,
         )
 
     def _pool(self, pools: Mapping[Role, PoolSeen], role: Role) -> PoolState:
         seen = pools[role]
         startup_s = DEFAULT_STARTUP_S if seen.startup_s is None else seen.startup_s
-        return PoolState(seen.desired, seen.ready, seen.pending_gpu_s, startup_s)
+        return PoolState(seen.desired, seen.ready, seen.pending_gpu_s, startup_s, seen.pending_gpu)
 
     def _decide(self, seen: Observation) -> Decision:
         fault = self._intake.fault(seen.now_s)
@@ -154,13 +172,19 @@ class Scaler:
     def _say(self, seen: Observation | None, now_s: float) -> bool:
         """News is another decision at once, and numbers that drifted once a minute."""
         signature = sign(self.decision)
-        is_due = now_s - self._said_s >= REPORT_EVERY_S
         is_other = signature != self._signature
+        is_due = now_s - self._said_s >= REPORT_EVERY_S or self._must_tell_regions()
         if not is_due and not is_other:
             return False
         before, self._signature, self._said_s = self.said, signature, now_s
         self.said = self._report(seen, now_s, is_other=is_other)
         return self.said != before
+
+    def _must_tell_regions(self) -> bool:
+        """Whether help is needed, and was not before, or the reverse."""
+        said = self.said.region_demand
+        was_needed = said is not None and said.uncoverable is not None
+        return self._regions is not None and was_needed != bool(self._supply.uncoverable)
 
     def _report(self, seen: Observation | None, now_s: float, *, is_other: bool) -> Said:
         objectives = self.spec.objectives
@@ -171,7 +195,8 @@ class Scaler:
         if is_other or decision is None:
             decision = build_decision_status(self.decision, seen, acted=may_act(self.spec))
         memory = build_memory_status(self._memory, now_s)
-        return Said(latency, decision, _keep_if_same(self.said.memory, memory))
+        word = build_region_status(self._supply) if self._regions is not None else None
+        return Said(latency, decision, _keep_if_same(self.said.memory, memory), word)
 
 
 def _keep_if_same(before: AutoscalerMemoryStatus | None, after: AutoscalerMemoryStatus) -> AutoscalerMemoryStatus:

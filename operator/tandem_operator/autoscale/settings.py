@@ -78,6 +78,7 @@ class Method:
         stale_s: newest bin older than this: hold.
         residual_limit: performance model off by more than this: no scale-down.
         gpu_backoff_s: workers pending that long for want of GPUs: ask for no more.
+        gpu_ceiling_s: and believe for that long that there are no more.
     """
 
     short_s: int = 60
@@ -96,6 +97,7 @@ class Method:
     stale_s: float = 30.0
     residual_limit: float = 0.25
     gpu_backoff_s: float = 60.0
+    gpu_ceiling_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Settings:
         max_step: most workers added to or taken from a pool in one decision.
         scale_to_zero_after_s: idle time after which both pools go to zero; None: never.
         paused: decide, but keep what is.
+        acts: what is decided is written; false while others decide on sizes.
     """
 
     objectives: Objectives
@@ -121,6 +124,7 @@ class Settings:
     max_step: int | None = None
     scale_to_zero_after_s: float | None = None
     paused: bool = False
+    acts: bool = True
     method: Method = field(default_factory=Method)
 
     def __post_init__(self) -> None:

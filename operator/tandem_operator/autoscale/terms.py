@@ -17,7 +17,18 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Workers that one pool needs, before limits; `workers` is at least what the largest term says."""
+    """Workers that one pool needs, before limits.
+
+    Attributes:
+        workers: at least what the largest term says.
+        own: without the demand of other regions.
+    """
 
     workers: int
     terms: tuple[Term, ...]
+    own: int
+
+
+def told_help(helped: float, unit: str) -> tuple[Term, ...]:
+    """The part of a size that other regions' demand makes; no term when there is none."""
+    return (Term("helped", helped, unit),) if helped > 0 else ()

@@ -52,6 +52,7 @@ def build_report(snapshot: Snapshot, now: datetime, refusal: Refusal | None = No
         revisions=_revisions(facts),
         objectives=said.objectives,
         last_decision=said.decision,
+        region_demand=said.region_demand,
         autoscaler_memory=said.memory,
         rollout=progress.status,
         startup=measure_startup(snapshot),

@@ -19,7 +19,7 @@ def what_is_said(snapshot: Snapshot) -> Said:
     if snapshot.scaling is not None:
         return snapshot.scaling
     status = fleet.status
-    return Said(status.objectives, status.last_decision, status.autoscaler_memory)
+    return Said(status.objectives, status.last_decision, status.autoscaler_memory, status.region_demand)
 
 
 def judge_autoscaler(facts: Facts) -> Verdict:

@@ -169,6 +169,7 @@ class Stage:
 
     clock: Clock = field(default_factory=Clock)
     changed: list[Key] = field(default_factory=list)
+    home: Home = field(default_factory=lambda: Home("home"))
 
     def __post_init__(self) -> None:
         self.store = Store(lambda key: None)
@@ -192,7 +193,7 @@ class Stage:
         """So many rounds of the loop."""
         for _ in range(count):
             self.clock.now_s += every_s
-            await self.autoscaler.round_once(self.reader, Home("home"))
+            await self.autoscaler.round_once(self.reader, self.home)
 
     def sizes(self) -> tuple[int, int]:
         pools = {p["spec"]["role"]: p["spec"]["replicas"] for p in self.store.all(WORKER_POOL)}
@@ -211,6 +212,13 @@ class Stage:
         said = self.autoscaler.said(UID)
         assert said is not None
         return said.decision
+
+    @property
+    def word(self) -> Any:
+        """What this region says to the others."""
+        said = self.autoscaler.said(UID)
+        assert said is not None
+        return said.region_demand
 
     @asynccontextmanager
     async def routers(self, **routers: DemandRouter) -> AsyncIterator[None]:

@@ -22,9 +22,11 @@ from unit.operator.demand_routers import (
 from unit.operator.fleets import make_spec
 
 from tandem_api import labels
-from tandem_api.router import DemandAnswer
+from tandem_api.router import DemandAnswer, RegionFleetWord, RegionWord
+from tandem_api.v1alpha1 import RegionLoad
 from tandem_operator import router_client
 from tandem_operator.kinds import INFERENCE_DEPLOYMENT, POD
+from tandem_operator.model import Home
 from tandem_operator.validate import find_problem
 
 
@@ -394,3 +396,47 @@ def test_settings_that_cannot_be_are_a_problem_of_the_spec(change: dict[str, Any
     assert problem is not None
     assert problem.field == field
     assert text in problem.text
+
+
+NEED = RegionLoad(
+    requests_per_second=8, prefill_tokens_per_second=40_000, decode_sequences=2000, decode_kv_tokens=1_000_000
+)
+
+
+def telling(**regions: RegionWord) -> Any:
+    """What a router adds to its answers."""
+    return lambda answer: answer.model_copy(update={"regions": regions}).model_dump_json(by_alias=True)
+
+
+def needy(*, fresh: bool = True) -> RegionWord:
+    return RegionWord(fresh=fresh, fleets={"team/llama": RegionFleetWord(uncoverable=NEED)})
+
+
+async def test_a_region_grows_for_a_peer_that_cannot_and_shrinks_when_its_word_is_old() -> None:
+    stage = make_stage()
+    stage.home = Home("home", "us")
+    router = DemandRouter(stage.clock, rate_rps=1, change=telling(eu=needy(), us=RegionWord(fresh=True)))
+    async with stage.routers(a=router):
+        await stage.rounds(2)
+        assert stage.word.room is not None  # told at once, so that peers can count on it
+        prefill, decode = stage.sizes()
+        assert prefill >= 4
+        assert decode >= 8  # 2,000 sequences at 256 a worker
+        router.change = telling(eu=needy(fresh=False), us=RegionWord(fresh=True))
+        await stage.rounds(10)
+        assert stage.sizes()[1] >= decode  # held for a minute, and then for one start-up time
+        await stage.rounds(60)
+    assert stage.sizes()[1] < decode
+
+
+async def test_what_bounds_cut_off_is_told_at_once_and_only_where_there_are_regions() -> None:
+    for region, is_told in (("us", True), ("", False)):
+        stage = make_stage()
+        stage.home = Home("home", region)
+        put_fleet(stage.store, prefill={"max": 1, "parallelism": {"tensor": 4}})
+        async with stage.routers(a=DemandRouter(stage.clock, rate_rps=8)):
+            await stage.rounds()
+        if is_told:
+            assert stage.word.uncoverable.prefill_tokens_per_second > 20_000
+        else:
+            assert stage.word is None
