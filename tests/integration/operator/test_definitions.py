@@ -113,6 +113,8 @@ ADMITTED = [
     {**SCALED, "autoscaling": {"advisory": True}},
     {**SCALED, "autoscaling": {"mode": "Objectives", "gpuBudget": 8, "ratio": {"min": 0.5}, "schedules": [NIGHT]}},
     {"decode": {"min": 0, "max": 1}},
+    {"regions": [{"name": "eu"}, {"name": "us", "prefill": {"min": 0, "max": 2}, "performanceModel": MODEL}]},
+    {"regions": [{"name": f"r{number}", "decode": {"parallelism": {"tensor": 2}}} for number in range(32)]},
 ]
 
 REFUSED = [
@@ -210,6 +212,14 @@ REFUSED = [
             ({"topologySpreadConstraints": [{"maxSkew": 0, **SPREAD}]}, "topologySpreadConstraints[0].maxSkew"),
         )
     ),
+    ({"regions": [{"name": "eu"}, {"name": "eu"}]}, "spec.regions[1]"),
+    ({"regions": [{"name": "EU"}]}, "spec.regions[0].name"),
+    ({"regions": [{"name": "eu", "decode": {"min": 3, "max": 2}}]}, "regions[]: min is above max"),
+    ({"regions": [{"name": "eu", "prefill": {}}], "prefill": None}, "changes a pool that the fleet does not have"),
+    (
+        {"regions": [{"name": "eu", "performanceProfile": "8b-h100-tp1", "performanceModel": MODEL}]},
+        "regions[]: performanceProfile and performanceModel say the same thing",
+    ),
     ({"decode": pool(resources={"memory": "lots"})}, "spec.decode.resources.memory"),
     ({"decode": pool(replicas=-1)}, "spec.decode.replicas"),
     ({"decode": None}, "spec.decode"),
@@ -281,6 +291,8 @@ def test_a_long_name_leaves_no_room_for_groups_of_nodes(try_apply: Any) -> None:
     try_apply(make_manifest("a" * 30, **wide))
     with pytest.raises(ClusterError, match="at most 30 characters where nodes is above 1"):
         try_apply(make_manifest("a" * 31, **wide))
+    with pytest.raises(ClusterError, match="at most 30 characters where nodes is above 1"):
+        try_apply(make_manifest("a" * 31, regions=[{"name": "eu", "decode": {"nodes": 2}}]))
 
 
 def test_the_longest_name_is_admitted(try_apply: Any) -> None:
