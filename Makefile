@@ -4,6 +4,8 @@ VENV := .venv/bin
 PINS := requirements/dev.txt requirements/bootstrap.txt pyproject.toml
 export TANDEM_REQUIRE_CLUSTER ?= 1
 export TANDEM_REQUIRE_VLLM ?= 1
+# Files of tests at a time: most of their time is waiting for clusters and engines.
+TEST_WORKERS ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
@@ -65,7 +67,7 @@ test-unit: env ## Unit, property, golden and architecture tests; a minute.
 
 .PHONY: test
 test: env cluster-binaries ## Everything that .ci/run runs: unit to integration on a real API server, and one real P/D pass with vLLM.
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m "not long"
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest tests -q -m "not long" -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: test-failed
 test-failed: env ## Run once more, alone, what failed in the last run; fails when nothing did.
