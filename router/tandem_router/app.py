@@ -4,15 +4,14 @@ import asyncio
 import gc
 import logging
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tandem_router import explain
 from tandem_router.admission import QueueLimits
+from tandem_router.certificates import build_peer_tls, build_upstream_tls, load_tls, own_certificate
 from tandem_router.completion import CompletionService
 from tandem_router.decision_log import DecisionLog
 from tandem_router.demand.recorder import DemandRecorder
@@ -28,7 +27,7 @@ from tandem_router.gateway.service import Gateway
 from tandem_router.http1.listener import Listener
 from tandem_router.http1.outbound import ConnectRules, UpstreamPool
 from tandem_router.http1.strict import Limits
-from tandem_router.http1.tls import ServerTls, TlsFileError, build_client_context
+from tandem_router.http1.tls import ServerTls, TlsFileError
 from tandem_router.internal import InternalListener
 from tandem_router.keys import KeyFileError, KeyRing
 from tandem_router.liveness import LivenessPoller
@@ -40,7 +39,9 @@ from tandem_router.policy.pairing import PairingRules
 from tandem_router.probes.prober import KVProber
 from tandem_router.public import PublicListener
 from tandem_router.reception import Reception
-from tandem_router.routes import Routes
+from tandem_router.regions.border import Border, BorderRules
+from tandem_router.regions.credentials import RegionTokenError
+from tandem_router.regions.endpoints import RegionEndpoints
 from tandem_router.serving import RetryRules, Serving
 from tandem_router.settings import Settings, parse_settings
 from tandem_router.snapshot import Snapshot
@@ -90,8 +91,12 @@ class Router:
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.spans = start_spans(settings)
+        self.border = self._build_border() if settings.region else None
+        completions = self._build_completions()
+        self._regions = None if self.border is None else RegionEndpoints(self.border, completions)
         limits = Limits(body_bytes=settings.max_body_bytes, connections=settings.max_connections or most_clients())
-        self._public = Listener(self._public_routes().handle, limits)
+        public = PublicListener(completions, self.catalog, self.metrics, monotonic, lambda: self._is_draining)
+        self._public = Listener(public.routes().handle, limits)
         internal = InternalListener(
             self.catalog,
             self.keys,
@@ -102,10 +107,21 @@ class Router:
             self.demand,
             self._decisions,
             self.peering.mesh,
+            self._regions,
         )
-        self._internal = Listener(internal.routes().handle, Limits(body_bytes=INTERNAL_BODY_BYTES))
+        forwards_bytes = settings.max_body_bytes if self.border is not None else 0
+        body_bytes = max(INTERNAL_BODY_BYTES, forwards_bytes)
+        self._internal = Listener(internal.routes().handle, Limits(body_bytes=body_bytes))
 
-    def _public_routes(self) -> Routes:
+    def _build_border(self) -> Border:
+        settings = self._settings
+        rules = BorderRules(
+            settings.region, settings.regions_dir, settings.region_token_file, own_certificate(settings),
+            settings.internal_tls_ca is not None, settings.first_byte_timeout_s,
+        )  # fmt: skip
+        return Border(rules, self.catalog, self.peering.replica, self.gateway)
+
+    def _build_completions(self) -> CompletionService:
         settings = self._settings
         rules = RetryRules(
             settings.retries, settings.prefill_timeout_s, first_byte_timeout_s=settings.first_byte_timeout_s
@@ -115,8 +131,7 @@ class Router:
         reception = Reception(placer, monotonic)
         serving = Serving(self.catalog, self._pool, self.keys, placer, reception, self.prober, rules)
         self._background = serving.background
-        service = CompletionService(serving, self.metrics, self.gateway, self.demand, tracer)
-        return PublicListener(service, self.catalog, self.metrics, monotonic, lambda: self._is_draining).routes()
+        return CompletionService(serving, self.metrics, self.gateway, self.demand, tracer, self.border)
 
     @property
     def address(self) -> str:
@@ -145,6 +160,8 @@ class Router:
         self._spawn(self.peering.run(format_address(settings.host, self.internal_port), self._peer_source()))
         if settings.kv_probe:
             self._spawn(self.prober.run())
+        if self.border is not None:
+            self._spawn(self.border.run())
         self._spawn(self._housekeep())
         self._spawn(self._keep_demand())
         self._spawn(self._poller.run())
@@ -184,10 +201,15 @@ class Router:
         if settings.static_file is not None:
             await watch_static(settings.static_file, self._publish)
             return
-        await KubernetesDiscovery(self._api_client(), settings.namespaces, settings.state_dir, self._publish).run()
+        await KubernetesDiscovery(
+            self._api_client(), settings.namespaces, settings.state_dir, self._publish,
+            region=settings.region, home=self._own_namespace(),
+        ).run()  # fmt: skip
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.catalog.apply(snapshot)
+        if self.border is not None:
+            self.border.apply(snapshot)
         self._poller.ask_new()
 
     async def _housekeep(self) -> None:
@@ -252,6 +274,8 @@ class Router:
         self._public.drain()
         try:
             async with asyncio.timeout_at(deadline_s):
+                if self._regions is not None:
+                    await self._regions.leave()
                 await self._public.wait_empty()
         except TimeoutError:
             LOG.warning("drain timeout: %d connections are cut", len(self._public.connections))
@@ -282,7 +306,10 @@ def build_capacity(settings: Settings) -> Capacity:
     return Capacity(settings.default_slots, limits, settings.index_blocks)
 
 
-START_FAULTS = (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError, TlsFileError)
+START_FAULTS = (
+    StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError, TlsFileError,
+    RegionTokenError,
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -315,44 +342,6 @@ def start_spans(settings: Settings) -> "SpanQueue | None":
     queue = build_queue(settings.otlp_endpoint, settings.replica)
     queue.start()
     return queue
-
-
-def load_tls(certificate: Path | None, key: Path | None, client_ca: Path | None = None) -> ServerTls | None:
-    """A listener's certificate, None for plain HTTP.
-
-    Raises:
-        TlsFileError: the files cannot be used.
-    """
-    return None if certificate is None or key is None else ServerTls(certificate, key, client_ca)
-
-
-def build_peer_tls(settings: Settings) -> ssl.SSLContext | None:
-    """What other replicas are spoken to with; None: plain HTTP.
-
-    Pods come and go with their addresses, so a certificate proves membership of the installation and its name is not
-    looked at. Without a CA the line is encrypted, and the bearer token alone says who is there.
-
-    Raises:
-        TlsFileError: a file cannot be used.
-    """
-    if settings.internal_tls_cert is None:
-        return None
-    if settings.internal_tls_ca is None:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-    context = build_client_context(settings.internal_tls_ca, settings.internal_tls_cert, settings.internal_tls_key)
-    context.check_hostname = False
-    return context
-
-
-def build_upstream_tls(settings: Settings) -> ssl.SSLContext | None:
-    """What workers with TLS are spoken to with.
-
-    Raises:
-        TlsFileError: the file cannot be used.
-    """
-    return None if settings.upstream_ca is None else build_client_context(settings.upstream_ca)
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,7 +1,7 @@
 """Accepts completion requests: reads them, opens their account, and closes it whatever happens."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from tandem_router.apis.served import BY_PATH
@@ -11,6 +11,7 @@ from tandem_router.demand.account import DemandAccount
 from tandem_router.demand.recorder import DemandRecorder
 from tandem_router.errand import Standing
 from tandem_router.fleets import Fleet
+from tandem_router.gateway.gate import GuestVisit
 from tandem_router.gateway.service import Gateway
 from tandem_router.headers import (
     REQUEST_ID,
@@ -26,6 +27,8 @@ from tandem_router.http1.messages import Request
 from tandem_router.http1.writer import ResponseWriter
 from tandem_router.ledger import Outcome, RequestLedger
 from tandem_router.metrics import Metrics
+from tandem_router.regions.border import Border
+from tandem_router.regions.crossing import Crossing
 from tandem_router.served_names import model_not_found
 from tandem_router.serving import Order, Serving
 from tandem_router.tracing.context import TRACEPARENT
@@ -41,6 +44,7 @@ class CompletionService:
     gateway: Gateway
     demand: DemandRecorder
     tracer: Tracer | None = None
+    border: Border | None = None
 
     async def handle(self, request: Request, writer: ResponseWriter) -> None:
         """Answer one request at the path of one of the served APIs.
@@ -64,7 +68,10 @@ class CompletionService:
         visit = self.gateway.enter(principal, ask.prompt_tokens)
         standing = Standing(tenant.name, tenant.priority, tenant.weight, visit.index_seed, *targets)
         order = Order(ask, fleet, headers, request_id, started_s, deadline_s, visit, standing, trace)
-        await self._serve(order, writer)
+        if self.border is not None:
+            is_counted = self.border.counts_at_home(order, principal)
+            order = replace(order, region=self.border.name, is_counted=is_counted)
+        await self.serve(order, writer)
 
     def _trace(self, tracer: Tracer, request: Request, ask: Ask, fleet: Fleet, now_s: float) -> RequestTrace | None:
         operation = ask.api.operation
@@ -74,13 +81,16 @@ class CompletionService:
             trace.describe({**named, REQUEST_STREAM: ask.stream, FLEET: fleet.key})
         return trace
 
-    async def _serve(self, order: Order, writer: ResponseWriter) -> None:
+    async def serve(self, order: Order, writer: ResponseWriter) -> Outcome:
+        """Serve an accepted request to its end, and close its account."""
         fleet = order.fleet
-        demand = DemandAccount(self.demand.book(fleet.spec.uid), self.demand, order.started_s, order.standing)
+        book = self.demand.book(fleet.spec.uid) if order.is_counted else self.demand.blank_book()
+        demand = DemandAccount(book, self.demand, order.started_s, order.standing)
         ledger = RequestLedger(self.metrics.of(fleet.spec.served_name), demand, order.started_s)
         outcome = Outcome.INTERNAL
         try:
-            outcome = await Call(self.serving, order, ledger, writer).run()
+            outcome = await self._carry(order, ledger, writer)
+            return outcome
         except asyncio.CancelledError:
             outcome = Outcome.CLIENT_GONE
             raise
@@ -91,3 +101,10 @@ class CompletionService:
                 order.trace.finish(outcome.value, ledger.counts, now_s)
             order.visit.end(outcome.value, ledger.counts, now_s)
             fleet.queue.count_finished(now_s)
+
+    async def _carry(self, order: Order, ledger: RequestLedger, writer: ResponseWriter) -> Outcome:
+        """A guest is served here or not at all: no request crosses twice."""
+        call = Call(self.serving, order, ledger, writer)
+        if self.border is None or isinstance(order.visit, GuestVisit):
+            return await call.run()
+        return await Crossing(self.border, call, order, order.visit.principal, ledger, writer).run()

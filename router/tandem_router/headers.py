@@ -15,7 +15,7 @@ _NOT_FORWARDED = HOP_BY_HOP | {
     b"host", b"content-length", b"authorization", b"x-api-key", b"expect", b"accept-encoding", REQUEST_ID, TIMEOUT_MS,
     SLO_TTFT_MS, SLO_TPOT_MS,
 }  # fmt: skip
-_NOT_ANSWERED = HOP_BY_HOP | {b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY}
+_NOT_ANSWERED = HOP_BY_HOP | {b"content-length", b"server", b"date", REQUEST_ID, SERVED_BY, b"x-tandem-region"}
 
 
 def require_json(content_type: bytes | None) -> None:
@@ -43,6 +43,12 @@ def engine_headers(headers: Headers) -> Headers:
             )
         kept.append(header)
     return kept if is_plain else end_to_end(headers, _NOT_FORWARDED)
+
+
+def guest_headers(headers: Headers) -> Headers:
+    """Headers of a request that another region has forwarded, as the engine may see them: without Tandem's own."""
+    kept = end_to_end(headers, _NOT_FORWARDED)
+    return [header for header in kept if not header[0].lower().startswith(b"x-tandem-")]
 
 
 def leg_headers(base: Headers, *, transport_id: str, bearer: str | None, remaining_s: float) -> Headers:

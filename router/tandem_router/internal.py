@@ -11,7 +11,7 @@ from tandem_router.demand.levels import build_levels
 from tandem_router.demand.recorder import DemandRecorder
 from tandem_router.digests.mesh import DigestMesh
 from tandem_router.digests.messages import DIGESTS_PATH
-from tandem_router.errors import BadRequestError, ModelNotFoundError, UnauthorizedError
+from tandem_router.errors import BadRequestError, ModelNotFoundError, PathNotFoundError, UnauthorizedError
 from tandem_router.fleets import Catalog, Fleet
 from tandem_router.gateway.service import Gateway
 from tandem_router.http1.messages import Request
@@ -19,12 +19,14 @@ from tandem_router.http1.writer import ResponseWriter
 from tandem_router.keys import KeyRing
 from tandem_router.metrics import Metrics
 from tandem_router.refusal import JSON_TYPE
+from tandem_router.regions.endpoints import RegionEndpoints
 from tandem_router.routes import CREATE, READ, Routes
 
 USAGE_PATH = "/internal/v1/usage"
 DECISIONS_PATH = "/internal/v1/decisions"
 DECISIONS_SHOWN = 50
 PEERS_PATH = "/internal/v1/peers"
+REGIONS_PATH = "/internal/v1/regions"
 
 
 @dataclass
@@ -40,6 +42,7 @@ class InternalListener:
     demand: DemandRecorder
     decisions: DecisionLog
     mesh: DigestMesh
+    regions: RegionEndpoints | None = None
 
     def routes(self) -> Routes:
         """The table of paths."""
@@ -50,6 +53,9 @@ class InternalListener:
         routes.add(READ, DECISIONS_PATH, self._decisions)
         routes.add(CREATE, DIGESTS_PATH, self._digest)
         routes.add(READ, PEERS_PATH, self._peers)
+        routes.add(READ, REGIONS_PATH, self._regions)
+        if self.regions is not None:
+            self.regions.add_to(routes)
         return routes
 
     async def _fleets(self, request: Request, writer: ResponseWriter) -> None:
@@ -68,6 +74,9 @@ class InternalListener:
         levels = [build_levels(one, self.demand) for one in self.catalog.fleets.values()]
         only = None if fleet is None else fleet.spec.uid
         answer = self.demand.answer(self.replica, parse_whole(options, "cursor", 0), levels, only)
+        if self.regions is not None:
+            self.regions.border.note_operator()
+            answer["regions"] = self.regions.border.words()
         writer.send(200, [JSON_TYPE], jsontext.dumps(answer))
 
     async def _decisions(self, request: Request, writer: ResponseWriter) -> None:
@@ -86,6 +95,12 @@ class InternalListener:
     async def _peers(self, request: Request, writer: ResponseWriter) -> None:
         self._require_token(request)
         writer.send(200, [JSON_TYPE], jsontext.dumps(self.mesh.replica.describe(self.clock())))
+
+    async def _regions(self, request: Request, writer: ResponseWriter) -> None:
+        self._require_token(request)
+        if self.regions is None:
+            raise PathNotFoundError("This router knows no regions: set --region.", code="regions_off")
+        writer.send(200, [JSON_TYPE], jsontext.dumps({"replica": self.replica, **self.regions.border.describe()}))
 
     def _named_fleet(self, options: Mapping[str, list[str]]) -> Fleet | None:
         """The fleet of `?fleet=namespace/name`, None without it.

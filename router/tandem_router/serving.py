@@ -8,7 +8,7 @@ from typing import Any
 from tandem_router.ask import Ask
 from tandem_router.errand import Standing
 from tandem_router.fleets import Catalog, Fleet
-from tandem_router.gateway.gate import Visit
+from tandem_router.gateway.gate import GuestVisit, Visit
 from tandem_router.http1.messages import Headers
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.keys import KeyRing
@@ -58,6 +58,7 @@ class Order:
 
     Attributes:
         region: name of this region, told with the answer; empty where regions are off.
+        is_counted: it is demand of this region.
     """
 
     ask: Ask
@@ -66,10 +67,11 @@ class Order:
     request_id: bytes | None
     started_s: float
     deadline_s: float
-    visit: Visit
+    visit: Visit | GuestVisit
     standing: Standing
     trace: RequestTrace | None = None
     region: str = ""
+    is_counted: bool = True
 
     def answer_headers(self, now_s: float) -> Headers:
         """What an answer says of its own: limits of the tenant, and the region that serves."""

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from tandem_api import labels
 from tandem_router.digests.mesh import parse_address
 
 DEFAULT_KEYS_DIR = "/etc/tandem/router"
+REGION_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -53,6 +55,9 @@ class Settings:
     internal_tls_cert: Path | None
     internal_tls_key: Path | None
     internal_tls_ca: Path | None
+    region: str
+    regions_dir: Path | None
+    region_token_file: Path | None
     peers: tuple[str, ...]
     peer_selector: str
     kv_probe: bool
@@ -69,6 +74,7 @@ def build_parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     _add_listening(parser, env)
     _add_discovery(parser, env)
+    _add_regions(parser, env)
     _add_gateway(parser)
     _add_tracing(parser, env)
     _add_limits(parser)
@@ -116,6 +122,33 @@ def _add_listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> N
         default=600.0,
         metavar="SECONDS",
         help="how long streams may go on after SIGTERM (default: %(default)s)",
+    )
+
+
+def _add_regions(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
+    group = parser.add_argument_group("regions")
+    group.add_argument(
+        "--region",
+        metavar="NAME",
+        default=env.get("TANDEM_REGION", ""),
+        help="name of this region among those that InferenceRegions describe (docs/regions.md); without it there is "
+        "one region (default: $TANDEM_REGION)",
+    )
+    group.add_argument(
+        "--regions-dir",
+        type=Path,
+        metavar="DIR",
+        default=env.get("TANDEM_REGIONS_DIR"),
+        help="a directory for each peer region, with the `token` that it accepts and the `ca.crt` of its listener; "
+        "followed while running (default: $TANDEM_REGIONS_DIR)",
+    )
+    group.add_argument(
+        "--region-token-file",
+        type=Path,
+        metavar="FILE",
+        default=env.get("TANDEM_REGION_TOKEN_FILE"),
+        help="tokens that routers of other regions may show to this one, one per line; followed while running "
+        "(default: $TANDEM_REGION_TOKEN_FILE)",
     )
 
 
@@ -276,6 +309,8 @@ def _refuse_contradictions(parser: argparse.ArgumentParser, given: argparse.Name
         parser.error("--tls-cert and --tls-key belong together: give both or neither")
     if given.internal_tls_ca is not None and given.internal_tls_cert is None:
         parser.error("--internal-tls-ca needs --internal-tls-cert and --internal-tls-key: peers ask for ours")
+    if given.region and not REGION_NAME.fullmatch(given.region):
+        parser.error("--region is a name of lower-case letters, digits and hyphens, as its InferenceRegion has")
     for name in ("connect_timeout", "connects_at_once", "stall_timeout", "max_connections"):
         value = getattr(given, name)
         if value is not None and value <= 0:
@@ -328,6 +363,9 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         internal_tls_cert=given.internal_tls_cert,
         internal_tls_key=given.internal_tls_key,
         internal_tls_ca=given.internal_tls_ca,
+        region=given.region,
+        regions_dir=given.regions_dir,
+        region_token_file=given.region_token_file,
         peers=tuple(given.peer),
         peer_selector=given.peer_selector,
         kv_probe=given.kv_probe,

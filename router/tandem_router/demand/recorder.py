@@ -73,6 +73,10 @@ class DemandRecorder:
             found = self._books[uid] = DemandBook(uid, self.unix_s(self._clock()))
         return found
 
+    def blank_book(self) -> DemandBook:
+        """For a request that is no demand of this region's."""
+        return DemandBook("", self.unix_s(self._clock()))
+
     def until_next_s(self) -> float:
         """Seconds until the open second ends."""
         return max(0.0, self._second + 1 - self._wall()) + 0.001

@@ -62,6 +62,22 @@ class Visit:
         self._account.usage.count(outcome, tokens.prompt, tokens.cached, tokens.completion)
 
 
+class GuestVisit:
+    """A request whose origin, another region, has charged it to its tenant there."""
+
+    __slots__ = ("index_seed",)
+
+    def __init__(self, index_seed: int) -> None:
+        self.index_seed = index_seed
+
+    def answer_headers(self, now_s: float) -> Headers:
+        """The origin tells its client what is left of its limits."""
+        return []
+
+    def end(self, outcome: str, tokens: TokenCounts, now_s: float) -> None:
+        """The origin settles."""
+
+
 class Gate:
     """Admits requests by one configuration. Wall times are Unix seconds, the others of one monotonic clock."""
 

@@ -14,8 +14,10 @@ from tandem_router.gateway.gate import Gate, Visit
 from tandem_router.gateway.jwks import JwksKeeper
 from tandem_router.gateway.limits import Share
 from tandem_router.gateway.principal import Principal
+from tandem_router.gateway.salts import cache_salt, salt_basis
 from tandem_router.gateway.signed_tokens import UnknownKeyError
 from tandem_router.http1.messages import Headers
+from tandem_router.regions.residency import ANYWHERE, Residency, clause_of
 
 TICK_S = 1.0
 EVERYBODY = "default"
@@ -81,6 +83,20 @@ class Gateway:
             UnauthorizedError: the tenant has just been removed.
         """
         return self.gate.enter(principal, estimate, self._clock())
+
+    def salt_basis(self, principal: Principal) -> str:
+        """Whose cached prefixes the principal's requests may share in another region; empty: those of everybody."""
+        return "" if self.is_open else salt_basis(principal.tenant)
+
+    def salt_for(self, basis: str) -> str | None:
+        """Cache salt here of a request from another region."""
+        key = self._salt_key()
+        return cache_salt(key, basis) if basis and key is not None else None
+
+    def residency_of(self, tenant: str) -> Residency:
+        """Where a tenant's requests may be served by the file of this region; anywhere, if that does not know it."""
+        account = self.gate.accounts.get(tenant)
+        return ANYWHERE if account is None else clause_of(account.tenant.regions)
 
     def set_share(self, share: Share) -> None:
         """This replica owns another part of all limits."""

@@ -51,9 +51,7 @@ class ServerTls:
         return _stamp(self._certificate), _stamp(self._key)
 
 
-def build_client_context(
-    ca: Path | None, certificate: Path | None = None, key: Path | None = None
-) -> ssl.SSLContext:
+def build_client_context(ca: Path | None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
     """For connections to servers whose certificates are of `ca` (None: of an authority that this system trusts).
 
     With a certificate of our own where they ask for one.

@@ -10,7 +10,7 @@ from tandem_router.http1.messages import Headers
 from tandem_router.http1.tls import TlsFileError, build_client_context
 
 LOG = logging.getLogger(__name__)
-TOKEN_FILE = "token"
+TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 CA_FILE = "ca.crt"
 _Stamp = tuple[int, int] | None
 

@@ -202,9 +202,8 @@ def parse_url(url: str) -> Endpoint:
 def require_welcome(head: ResponseHead, peer: str) -> None:
     """Raises: NotThePeerError unless the peer streams to us. UpstreamError where it may do so later."""
     if head.status in (401, 403):
-        raise NotThePeerError(
-            f"it refuses our token (HTTP {head.status}): put what its region.tokenSecret holds into the Secret of {peer}"
-        )
+        mend = f"the Secret of {peer} must hold a token that its region.tokenSecret lists"
+        raise NotThePeerError(f"it refuses our token (HTTP {head.status}): {mend}")
     if head.status == 404:
         raise NotThePeerError("its routers know no regions (HTTP 404): set region.name there, and look at spec.url")
     if head.status != 200:

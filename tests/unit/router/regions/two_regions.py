@@ -1,0 +1,213 @@
+"""Regions in one process: a router each over scripted engines, on loopback, joined by lines that can be cut."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from dataclasses import dataclass, field
+
+from unit.router.scripted import Engine, RawAnswer, chat, connected_to, http_post, read_answer, settings_for
+
+from tandem_core.keys import ROUTER_KEY_FILE, derive_internal_token, encode_key
+from tandem_router.app import Router
+
+TOKEN = "region-token-one"
+
+
+@dataclass
+class Wire:
+    """A TCP proxy that stands for the way between two regions: slow, or cut in one direction or both."""
+
+    target: int
+    port: int = 0
+    delay_s: float = 0.0
+    there: bool = True
+    back: bool = True
+    is_refusing: bool = False
+    _server: asyncio.Server | None = None
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _tasks: set[asyncio.Task] = field(default_factory=set)
+
+    async def start(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self):
+        self._server.close()
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self):
+        """Reset every connection."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader, writer):
+        if self.is_refusing:
+            writer.transport.abort()
+            return
+        self._tasks.add(asyncio.current_task())
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        ways = [
+            asyncio.create_task(self._carry(reader, far_writer, "there")),
+            asyncio.create_task(self._carry(far_reader, writer, "back")),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for one in (writer, far_writer):
+                one.transport.abort()
+                self._writers.discard(one)
+            self._tasks.discard(asyncio.current_task())
+
+    async def _carry(self, reader, writer, way):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(self.delay_s)
+                while not getattr(self, way):  # noqa: ASYNC110 - a hole in the net makes no sound
+                    await asyncio.sleep(0.01)
+                writer.write(data)
+                await writer.drain()
+
+
+@dataclass
+class Region:
+    """One region: its router, its engines, and what its static file says."""
+
+    name: str
+    router: Router
+    engines: dict[str, Engine]
+    fleet: dict
+    folder: object
+    peers: list[dict] = field(default_factory=list)
+
+    def write(self, **own):
+        workers = [engine.entry() for engine in self.engines.values()]
+        regions = [{"name": self.name, **own}, *self.peers]
+        text = json.dumps({"fleets": [{**self.fleet, "workers": workers}], "regions": regions})
+        (self.folder / "fleets.yaml").write_text(text)
+
+    async def ask(self, headers="", **fields) -> RawAnswer:
+        return await self.send(http_post(chat(**fields), headers=headers))
+
+    async def send(self, request, timeout_s=20) -> RawAnswer:
+        async with connected_to(self.router.port) as (reader, writer):
+            writer.write(request)
+            return await asyncio.wait_for(read_answer(reader), timeout_s)
+
+    async def internal(self, path, token=None, headers="", method="GET", body=b"") -> RawAnswer:
+        shown = token or derive_internal_token(self.key)
+        head = f"{method} {path} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {shown}\r\n{headers}"
+        async with connected_to(self.router.internal_port) as (reader, writer):
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            return await asyncio.wait_for(read_answer(reader), 10)
+
+    @property
+    def key(self):
+        return self.name.encode().ljust(32, b"k")
+
+    def peer(self, name):
+        return self.router.border.atlas.peers[name]
+
+    async def until(self, check, timeout_s=10.0):
+        async with asyncio.timeout(timeout_s):
+            while not check():  # noqa: ASYNC110 - the condition is the router's state
+                await asyncio.sleep(0.01)
+
+    async def hears(self, *names):
+        await self.until(lambda: all(self.peer(name).state == "up" and self.knows(name) for name in names))
+
+    def knows(self, name):
+        digest = self.peer(name).digest("default/demo")
+        return digest is not None and (digest.load.can_serve or not digest.prefill_workers)
+
+    def served(self):
+        return sum(len(engine.seen) for engine in self.engines.values())
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@dataclass
+class World:
+    """All regions, and the wires between them by (from, to)."""
+
+    regions: dict[str, Region]
+    wires: dict[tuple[str, str], Wire]
+
+    def __getitem__(self, name) -> Region:
+        return self.regions[name]
+
+
+@contextlib.asynccontextmanager
+async def world(tmp_path, sizes, *, labels=None, tenants=None, settings=None, fleets=None):
+    """Regions by name with so many mixed engines each; all hear all when it begins."""
+    names = list(sizes)
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    wires = {(a, b): Wire(ports[b]) for a in names for b in names if a != b}
+    for wire in wires.values():
+        await wire.start()
+    regions = {}
+    for name in names:
+        folder = tmp_path / name
+        (folder / "peers").mkdir(parents=True)
+        engines = {f"{name}-{i}": Engine(f"{name}-{i}", "mixed") for i in range(sizes[name])}
+        for engine in engines.values():
+            await engine.start()
+        (folder / "token").write_text(TOKEN + "\n")
+        fleet = {"name": "demo", "servedName": "m", "uid": f"u-{name}", "ttftSeconds": 2.0, **(fleets or {})}
+        region = Region(name, None, engines, fleet, folder)
+        (folder / ROUTER_KEY_FILE).write_text(encode_key(region.key))
+        for other in names:
+            if other == name:
+                continue
+            (folder / "peers" / other).mkdir()
+            (folder / "peers" / other / "token").write_text(TOKEN)
+            url = f"http://127.0.0.1:{wires[name, other].port}"
+            region.peers.append({"name": other, "url": url, "labels": (labels or {}).get(other, {})})
+        region.write(labels=(labels or {}).get(name, {}))
+        changes = {
+            "region": name, "regions_dir": folder / "peers", "region_token_file": folder / "token",
+            "internal_port": ports[name], "replica": f"router-{name}",
+        }  # fmt: skip
+        if tenants is not None:
+            (folder / "tenants.yaml").write_text(tenants)
+            changes["tenants_file"] = folder / "tenants.yaml"
+        region.router = Router(settings_for(folder / "fleets.yaml", folder, **changes, **(settings or {})))
+        regions[name] = region
+    try:
+        for region in regions.values():
+            await region.router.start()
+        made = World(regions, wires)
+        for name, region in regions.items():
+            await region.until(lambda region=region: len(region.router.catalog.fleets) == 1)
+            await region.until(lambda region=region: usable(region) == len(region.engines))
+            await region.hears(*(other for other in names if other != name))
+        yield made
+    finally:
+        for region in regions.values():
+            await region.router.close()
+            for engine in region.engines.values():
+                await engine.stop()
+        for wire in wires.values():
+            await wire.stop()
+
+
+def usable(region):
+    now_s = asyncio.get_running_loop().time()
+    return sum(worker.is_usable(now_s) for _, worker in region.router.catalog.workers())
