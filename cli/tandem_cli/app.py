@@ -38,6 +38,7 @@ class Command:
 COMMANDS = (
     Command("explain", "tandem_operator.explain.command", "print what the operator would do, and why", "operator"),
     Command("key", "tandem_router.gateway.new_key", "make an API key for the gateway", "router"),
+    Command("regions", "tandem_cli.regions", "see the regions as a router sees them", "cli"),
     Command("rollout", "tandem_cli.rollout", "see how a fleet changes, and take a change back", "cli"),
     Command("simulate", "tandem_simulator.cli", "replay a trace against a fleet and a scaling policy", "simulator"),
 )
