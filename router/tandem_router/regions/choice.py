@@ -96,11 +96,13 @@ def decide_region(
     """
     if ask.hops > 0:
         return _last_hop(ask, home)
-    reachable = [peer for peer in peers if ask.allows(peer.name) and draw < peer.accepts and peer.load.can_serve]
+    able = [peer for peer in peers if ask.allows(peer.name) and peer.accepts > 0.0 and peer.load.can_serve]
+    reachable = [peer for peer in able if draw < peer.accepts]
+    # A ramp spares a region that has come back while there is a choice; it does not keep the only one idle.
     if not ask.allows(home.name):
-        return _elsewhere(ask, reachable, rules, draw, "home_not_allowed")
+        return _elsewhere(ask, reachable or able, rules, draw, "home_not_allowed")
     if home.accepts <= 0.0 or not home.load.can_serve:
-        return _elsewhere(ask, reachable, rules, draw, "home_cannot_serve", home)
+        return _elsewhere(ask, reachable or able, rules, draw, "home_cannot_serve", home)
     home_s = home.ttft_s(ask.tokens)
     if home_s <= rules.content_share * ask.target_s and home.load.has_room(home.sent):
         return RegionChoice(home.name, "home_is_content", {home.name: home_s})

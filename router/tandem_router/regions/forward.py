@@ -1,7 +1,5 @@
 """A request given to another region: what is sent there, and what its answer means. One hop, and never a second."""
 
-from dataclasses import replace
-
 from tandem_router.answer import Answer
 from tandem_router.ask import build_serving_body
 from tandem_router.errors import OverloadedError, RequestError, UnavailableError, UpstreamFailedError
@@ -62,7 +60,7 @@ def build_order(
 
 def build_request(order: Order, forward: ForwardOrder, link: PeerLink, headers: Headers) -> bytes:
     """The client's own request as it goes to the peer; `headers` are its own, without its credentials."""
-    ask = replace(order.ask, cache_salt=None)  # the destination salts with its own key
+    ask = order.ask._replace(cache_salt=None)  # the destination salts with its own key
     ours = [
         *link.headers,
         (HOP_HEADER, b"%d" % LAST_HOP),

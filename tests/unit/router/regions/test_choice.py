@@ -112,6 +112,13 @@ def test_a_peer_that_comes_back_gets_its_ramps_share(draw, region):
     assert choose(ASK, home(BUSY), peer(accepts=0.1), draw=draw).region == region
 
 
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.99])
+def test_a_ramp_never_keeps_the_only_region_idle_that_can_serve(draw):
+    back = peer(accepts=0.05)
+    assert choose(ASK, home(EMPTY), back, draw=draw).region == "us"
+    assert choose(replace(ASK, allowed=frozenset({"us"})), home(), back, draw=draw).region == "us"
+
+
 def test_a_drained_home_gives_everything_away_and_a_drained_peer_gets_nothing():
     assert choose(ASK, home(accepts=0.0), peer()).region == "us"
     assert choose(ASK, home(BUSY), peer(accepts=0.0)).region == "eu"

@@ -5,11 +5,13 @@ import contextlib
 import json
 import socket
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 from unit.router.scripted import Engine, RawAnswer, chat, connected_to, http_post, read_answer, settings_for
 
 from tandem_core.keys import ROUTER_KEY_FILE, derive_internal_token, encode_key
 from tandem_router.app import Router
+from tandem_router.discovery import static_file
 
 TOKEN = "region-token-one"
 
@@ -90,6 +92,24 @@ class Region:
     fleet: dict
     folder: object
     peers: list[dict] = field(default_factory=list)
+    changes: dict = field(default_factory=dict)
+    all_engines: list = field(default_factory=list)
+
+    async def start(self, labels):
+        """Run, until the own engines are used."""
+        for engine in self.engines.values():
+            await engine.start()
+        self.all_engines = list(self.engines.values())
+        self.write(labels=labels)
+        self.router = Router(settings_for(self.folder / "fleets.yaml", self.folder, **self.changes))
+        await self.router.start()
+        await self.until(lambda: len(self.router.catalog.fleets) == 1 and usable(self) == len(self.engines))
+
+    async def stop(self):
+        if self.router is not None:
+            await self.router.close()
+        for engine in self.all_engines:
+            await engine.stop()
 
     def write(self, **own):
         workers = [engine.entry() for engine in self.engines.values()]
@@ -124,12 +144,13 @@ class Region:
             while not check():  # noqa: ASYNC110 - the condition is the router's state
                 await asyncio.sleep(0.01)
 
-    async def hears(self, *names):
-        await self.until(lambda: all(self.peer(name).state == "up" and self.knows(name) for name in names))
+    async def hears(self, *others):
+        """Until the others are up, and known with all of their engines."""
+        await self.until(lambda: all(self.peer(other.name).state == "up" and self.knows(other) for other in others))
 
-    def knows(self, name):
-        digest = self.peer(name).digest("default/demo")
-        return digest is not None and (digest.load.can_serve or not digest.prefill_workers)
+    def knows(self, other):
+        digest = self.peer(other.name).digest("default/demo")
+        return digest is not None and digest.prefill_workers == len(other.engines)
 
     def served(self):
         return sum(len(engine.seen) for engine in self.engines.values())
@@ -154,58 +175,61 @@ class World:
         return self.regions[name]
 
 
-@contextlib.asynccontextmanager
-async def world(tmp_path, sizes, *, labels=None, tenants=None, settings=None, fleets=None):
-    """Regions by name with so many mixed engines each; all hear all when it begins."""
-    names = list(sizes)
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    wires = {(a, b): Wire(ports[b]) for a in names for b in names if a != b}
-    for wire in wires.values():
-        await wire.start()
-    regions = {}
-    for name in names:
-        folder = tmp_path / name
+@dataclass
+class Plan:
+    """What a world is made of: by region how many engines, and what its files say."""
+
+    sizes: dict[str, int]
+    labels: dict = field(default_factory=dict)
+    tenants: str | None = None
+    settings: dict = field(default_factory=dict)
+    fleet: dict = field(default_factory=dict)
+    scheme: str = "http"
+
+    def build(self, name, folder, port, wires):
+        """One region: files, engines, router; nothing runs yet."""
         (folder / "peers").mkdir(parents=True)
-        engines = {f"{name}-{i}": Engine(f"{name}-{i}", "mixed") for i in range(sizes[name])}
-        for engine in engines.values():
-            await engine.start()
-        (folder / "token").write_text(TOKEN + "\n")
-        fleet = {"name": "demo", "servedName": "m", "uid": f"u-{name}", "ttftSeconds": 2.0, **(fleets or {})}
+        engines = {f"{name}-{i}": Engine(f"{name}-{i}", "mixed") for i in range(self.sizes[name])}
+        fleet = {"name": "demo", "servedName": "m", "uid": f"u-{name}", "ttftSeconds": 2.0, **self.fleet}
         region = Region(name, None, engines, fleet, folder)
+        (folder / "token").write_text(TOKEN + "\n")
         (folder / ROUTER_KEY_FILE).write_text(encode_key(region.key))
-        for other in names:
-            if other == name:
-                continue
+        for other in self.sizes.keys() - {name}:
             (folder / "peers" / other).mkdir()
             (folder / "peers" / other / "token").write_text(TOKEN)
-            url = f"http://127.0.0.1:{wires[name, other].port}"
-            region.peers.append({"name": other, "url": url, "labels": (labels or {}).get(other, {})})
-        region.write(labels=(labels or {}).get(name, {}))
-        changes = {
+            url = f"{self.scheme}://127.0.0.1:{wires[name, other].port}"
+            region.peers.append({"name": other, "url": url, "labels": self.labels.get(other, {})})
+        region.changes = {
             "region": name, "regions_dir": folder / "peers", "region_token_file": folder / "token",
-            "internal_port": ports[name], "replica": f"router-{name}",
+            "internal_port": port, "replica": f"router-{name}", **self.settings,
         }  # fmt: skip
-        if tenants is not None:
-            (folder / "tenants.yaml").write_text(tenants)
-            changes["tenants_file"] = folder / "tenants.yaml"
-        region.router = Router(settings_for(folder / "fleets.yaml", folder, **changes, **(settings or {})))
-        regions[name] = region
-    try:
-        for region in regions.values():
-            await region.router.start()
-        made = World(regions, wires)
-        for name, region in regions.items():
-            await region.until(lambda region=region: len(region.router.catalog.fleets) == 1)
-            await region.until(lambda region=region: usable(region) == len(region.engines))
-            await region.hears(*(other for other in names if other != name))
-        yield made
-    finally:
-        for region in regions.values():
-            await region.router.close()
-            for engine in region.engines.values():
-                await engine.stop()
-        for wire in wires.values():
-            await wire.stop()
+        if self.tenants is not None:
+            (folder / "tenants.yaml").write_text(self.tenants)
+            region.changes["tenants_file"] = folder / "tenants.yaml"
+        return region
+
+
+@contextlib.asynccontextmanager
+async def world(tmp_path, sizes, **plan):
+    """Regions by name with so many mixed engines each; all hear all when it begins."""
+    made_of = Plan(sizes, **plan)
+    ports = dict(zip(sizes, free_ports(len(sizes)), strict=True))
+    wires = {(a, b): Wire(ports[b]) for a in sizes for b in sizes if a != b}
+    for wire in wires.values():
+        await wire.start()
+    regions = {name: made_of.build(name, tmp_path / name, ports[name], wires) for name in sizes}
+    with patch.object(static_file, "CHECK_INTERVAL_S", 0.05):  # the default is made for people
+        try:
+            for region in regions.values():
+                await region.start(made_of.labels.get(region.name, {}))
+            for region in regions.values():
+                await region.hears(*(other for other in regions.values() if other is not region))
+            yield World(regions, wires)
+        finally:
+            for region in regions.values():
+                await region.stop()
+            for wire in wires.values():
+                await wire.stop()
 
 
 def usable(region):
