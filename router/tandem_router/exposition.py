@@ -9,6 +9,8 @@ from prometheus_client.registry import Collector
 from tandem_router.fleets import Catalog
 from tandem_router.gateway.service import Gateway
 from tandem_router.metrics import HISTOGRAMS, Metrics
+from tandem_router.regions.border import Border
+from tandem_router.regions.exposition import RegionCollector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 PREFIX = "tandem_router_"
@@ -95,8 +97,10 @@ def count_roles(roles: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def render(metrics: Metrics, catalog: Catalog, now_s: float, gateway: Gateway) -> bytes:
+def render(metrics: Metrics, catalog: Catalog, now_s: float, gateway: Gateway, border: Border | None = None) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(RouterCollector(metrics, catalog, now_s, gateway))
+    if border is not None:
+        registry.register(RegionCollector(border.atlas, border.tally, now_s))
     return generate_latest(registry)

@@ -67,7 +67,9 @@ class PublicListener:
         writer.send(200, [TEXT_TYPE], b"ok\n")
 
     async def _metrics(self, request: Request, writer: ResponseWriter) -> None:
-        text = exposition.render(self.metrics, self.catalog, self.clock(), self.completions.gateway)
+        text = exposition.render(
+            self.metrics, self.catalog, self.clock(), self.completions.gateway, self.completions.border
+        )
         writer.send(200, [(b"Content-Type", exposition.CONTENT_TYPE)], text)
 
 

@@ -23,10 +23,10 @@ class RegionTally:
     """
 
     choices: Counter[str] = field(default_factory=Counter)
-    forwards: Counter[tuple[str, str]] = field(default_factory=Counter)
-    received: Counter[tuple[str, str]] = field(default_factory=Counter)
+    forwards: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    received: Counter[tuple[str, ...]] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
-    transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    transitions: Counter[tuple[str, ...]] = field(default_factory=Counter)
     ttft: dict[str, Histogram] = field(default_factory=dict)
 
     def observe_ttft(self, region: str, seconds: float) -> None:
@@ -38,7 +38,7 @@ class RegionTally:
 
     def spilled(self, region: str) -> int:
         """Requests that were given to `region`."""
-        return sum(count for (name, _), count in self.forwards.items() if name == region)
+        return sum(count for (name, *_), count in self.forwards.items() if name == region)
 
     def failed(self, region: str) -> int:
         """Of these, those that it did not serve."""

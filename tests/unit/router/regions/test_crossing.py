@@ -43,6 +43,17 @@ async def test_a_region_without_workers_has_its_requests_served_by_the_other(tmp
         assert metrics.outcomes["ok"] == 2
         assert metrics.tokens["completion"] == 8, "the origin settles by what the engine there counted"
         assert made["us"].router.border.tally.received == {("eu", "ok"): 2}
+        await made["eu"].until(lambda: made["eu"].peer("us").rtt_s is not None)
+        page = (await made["eu"].send(b"GET /metrics HTTP/1.1\r\nHost: r\r\n\r\n")).body.decode()
+        for line in (
+            'tandem_router_region_forwards_total{end="ok",region="us"} 2.0',
+            'tandem_router_region_choices_total{reason="home_cannot_serve"} 2.0',
+            'tandem_router_region_state{region="us",state="up"} 1.0',
+            'tandem_router_region_ttft_seconds_count{region="us"} 1.0',  # of the streamed one
+            'tandem_router_region_headroom_slots{region="us"} 8.0',
+        ):
+            assert line in page
+        assert 'tandem_router_region_rtt_seconds{region="us"} ' in page
 
 
 async def test_home_serves_its_own_while_it_is_well(tmp_path):
