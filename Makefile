@@ -94,6 +94,10 @@ e2e-operator: env cluster-binaries ## A hundred scale-ins and ten rollouts under
 e2e-autoscaler: env cluster-binaries ## Recorded traffic at ten times its speed: pools follow it, as the simulator says (six minutes).
 	@$(VENV)/pytest e2e/test_autoscaler.py -q -s
 
+.PHONY: e2e-regions
+e2e-regions: env cluster-binaries ## Three regions in three clusters, overloaded, slow, drained, cut off, killed: no request is lost (ten minutes).
+	@$(VENV)/python -m regions $(if $(WRITE),--write $(WRITE))
+
 .PHONY: bench-operator
 bench-operator: env cluster-binaries ## Spec change to children applied, beside plain kopf handlers and bare applies on one control plane.
 	@$(VENV)/python -m bench.operator --churn 500 --write

@@ -1,0 +1,103 @@
+"""Three real regions on one machine, hurt in every way; fails on a lost request or a breach of residency.
+
+python -m regions [--only NAME ...] [--write FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from demo.installation import EXAMPLES
+from regions.load import Load
+from regions.report import Outcome, Span, judge, show
+from regions.scenarios import SCENARIOS, Scenario
+from regions.setup import KEYS, allowed_regions
+from regions.watch import Watch
+from regions.world import NAMES, World, three_regions
+
+RATE = {"anywhere": 3.0, "eu-only": 1.0, "not-us": 1.0}  # requests per second, in each region
+WARM_UP_S = 5.0
+WHOLE_S = 60.0  # a region that comes back gets its share over 30 s
+
+
+async def play(world: World, scenarios: Sequence[Scenario]) -> list[Outcome]:
+    """All scenarios, one after the other, under one load."""
+    load, watch, stop = Load(world, build_rates()), Watch(world), asyncio.Event()
+    await world.open_lines()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch.run(stop))
+            await watch.until_all_up(WHOLE_S)
+            asking = group.create_task(load.run(stop))
+            await asyncio.sleep(WARM_UP_S)
+            spans = [await _hurt(one, world, load, watch) for one in scenarios]
+            stop.set()
+            await asking
+    finally:
+        await world.close_lines()
+    return [judge(one, load.ledger, span, watch, read_allowed()) for one, span in zip(scenarios, spans, strict=True)]
+
+
+async def _hurt(scenario: Scenario, world: World, load: Load, watch: Watch) -> Span:
+    hurt_s = time.monotonic()
+    await scenario.hurt(world, load)
+    await asyncio.sleep(scenario.hold_s)
+    healed_s = time.monotonic()
+    if scenario.heal is not None:
+        await scenario.heal(world, load)
+    is_whole = await watch.until_all_up(WHOLE_S)
+    over_s = time.monotonic()
+    print(f"  {scenario.name}: {over_s - hurt_s:.0f} s", flush=True)
+    return Span(hurt_s, healed_s, over_s, over_s if is_whole else None)
+
+
+def build_rates() -> dict[tuple[str, str], float]:
+    """By region and tenant."""
+    return {(region, tenant): RATE[tenant] for region in NAMES for tenant in KEYS}
+
+
+def read_allowed() -> dict[str, frozenset[str]]:
+    """Tenant → regions, by the labels of the example."""
+    documents = yaml.safe_load_all((EXAMPLES / "regions" / "regions.yaml").read_text())
+    return allowed_regions({one["metadata"]["name"]: one["spec"].get("labels", {}) for one in documents})
+
+
+def choose(names: Sequence[str]) -> list[Scenario]:
+    """Scenarios by name, all without one."""
+    known = {one.name: one for one in SCENARIOS}
+    for name in names:
+        if name not in known:
+            raise SystemExit(f"--only {name!r}: there is {', '.join(known)}")
+    return [one for one in SCENARIOS if not names or one.name in names]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table; 1 when something is wrong with it."""
+    parser = argparse.ArgumentParser(prog="python -m regions", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="scenario; may be given again")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="the table, too")
+    options = parser.parse_args(arguments)
+    scenarios = choose(options.only)
+    with tempfile.TemporaryDirectory(prefix="tandem-regions-") as folder, three_regions(Path(folder)) as world:
+        print(f"three regions are up; load {os.getloadavg()[0]:.1f}", flush=True)
+        outcomes = asyncio.run(play(world, scenarios))
+    table = "\n".join([*show(outcomes), f"Load average at the end: {os.getloadavg()[0]:.1f}."])
+    print(table)
+    if options.write:
+        options.write.write_text(f"{table}\n")
+    faults = [f"{outcome.scenario.name}: {fault}" for outcome in outcomes for fault in outcome.faults()]
+    print("\n".join(faults))
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
