@@ -71,6 +71,16 @@ class DecodeStage:
         self.resize(now_s, self.pool.desired)
         self._admit(now_s)
 
+    def lose_gpus(self, now_s: float) -> None:
+        """Every worker dies at once, and none starts."""
+        for worker in self.pool.lose_gpus(now_s):
+            self.kill(now_s, worker)
+
+    def take_waiting(self) -> list[int]:
+        """Everybody whose KV came and found no worker, to be prefilled again elsewhere."""
+        taken, self.waiting, self.waiting_tokens = list(self.waiting), deque(), 0
+        return taken
+
     def _find(self, tokens: int) -> Worker[DecodeWorker] | None:
         spec, model = self._spec, self._spec.model
         slots, room = spec.max_sequences, spec.kv_capacity_tokens - tokens

@@ -70,6 +70,7 @@ class Pool(Generic[E]):
     draining: list[Worker[E]] = field(default_factory=list)
     gone: list[Worker[E]] = field(default_factory=list)
     desired: int = 0
+    has_gpus: bool = True  # without, nothing starts; what is asked for pends
     starts: int = 0
     last_startup_s: float | None = None
     _numbers: int = 0
@@ -86,9 +87,16 @@ class Pool(Generic[E]):
             self._shrink(now_s, self.size - workers)
             return []
         revived = self._revive(workers - self.size)
-        for _ in range(workers - self.size):
+        for _ in range(workers - self.size if self.has_gpus else 0):
             self._create(now_s)
         return revived
+
+    def lose_gpus(self, now_s: float) -> list[Worker[E]]:
+        """Nothing starts from now on. Returns the workers that die: ready or draining ones."""
+        self.has_gpus = False
+        for worker in list(self.starting):
+            self.retire(worker, now_s)
+        return [*self.ready, *self.draining]
 
     def add_ready(self, now_s: float, workers: int) -> None:
         """Workers that have been there before the simulation began."""

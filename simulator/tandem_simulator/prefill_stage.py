@@ -90,6 +90,18 @@ class PrefillStage:
             self.arrive(now_s, request)
         self.resize(now_s, self.pool.desired)
 
+    def lose_gpus(self, now_s: float) -> None:
+        """Every worker dies at once, and none starts."""
+        for worker in self.pool.lose_gpus(now_s):
+            self.kill(now_s, worker)
+
+    def take_queue(self, now_s: float) -> list[int]:
+        """Everybody who waits, out of the queue, to be served elsewhere."""
+        taken = [self.queue.pop(now_s) for _ in range(len(self.queue))]
+        for request in taken:
+            self._count_queued(request, -1)
+        return taken
+
     def busy_seconds(self, now_s: float) -> float:
         """Worker-seconds of prefill done until now."""
         self._count_busy(now_s, 0)

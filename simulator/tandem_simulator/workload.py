@@ -31,6 +31,17 @@ class Workload:
     def __len__(self) -> int:
         return len(self.trace)
 
+    def only(self, numbers: Ints) -> "Workload":
+        """These requests alone, in order."""
+        return Workload(
+            self.trace.only(numbers),
+            cached=self.cached[numbers],
+            new=self.new[numbers],
+            square=self.square[numbers],
+            isolated_s=self.isolated_s[numbers],
+            target_s=self.target_s[numbers],
+        )
+
 
 def build_workload(trace: Trace, cached: Ints, believed: PerformanceModel, objectives: Objectives) -> Workload:
     """Targets and estimates come from the believed model: the router knows no better."""

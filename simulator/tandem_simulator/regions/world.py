@@ -1,7 +1,7 @@
 """One run over several regions: a chooser in each, the production stages behind it."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,10 +87,11 @@ class World:
     def __init__(
         self, workload: Workload, origins: Ints, conditions: Conditions, geography: Geography, cache_tokens: int | None
     ) -> None:
-        self._agenda, self._journal = Agenda(), empty_journal(len(workload))
-        scene = Scene(workload, conditions, self._agenda, self._journal, np.random.default_rng(conditions.seed))
-        self._workload, self._origins, self._geography = workload, origins.tolist(), geography
-        self._regions = [Region(name, scene, geography, cache_tokens) for name in geography.names]
+        self.agenda, self.journal = Agenda(), empty_journal(len(workload))
+        scene = Scene(workload, conditions, self.agenda, self.journal, np.random.default_rng(conditions.seed))
+        self.workload, self.origins, self._geography = workload, origins.tolist(), geography
+        self.regions = [Region(name, scene, geography, cache_tokens) for name in geography.names]
+        self.on_arrival: Callable[[int], None] = lambda _request: None
         self._served = [-1] * len(workload)
         self._back_s = [0.0] * len(workload)
         self._mean_tokens = MEAN_REQUEST_TOKENS
@@ -98,36 +99,40 @@ class World:
 
     def run(self, chooser: Chooser) -> WorldRun:
         """Serve every request."""
-        agenda, trace = self._agenda, self._workload.trace
+        agenda, trace = self.agenda, self.workload.trace
+        self._chooser = chooser
         agenda.at(0.0, self._tell_all, trace.span_s)
         for number, at_s in enumerate(trace.arrival_s.tolist()):
             while agenda.next_s() < at_s:
                 agenda.run_next()
-            self._route(at_s, number, chooser)
+            self.on_arrival(number)
+            self.route(at_s, number)
         until_s = trace.span_s + OVERRUN_S
-        while len(self._journal.ended) < len(trace) and agenda.next_s() < until_s:
+        while len(self.journal.ended) < len(trace) and agenda.next_s() < until_s:
             agenda.run_next()
         return self._result()
 
     def _tell_all(self, now_s: float, until_s: float) -> None:
-        for region in self._regions:
+        for region in self.regions:
             region.digests.append((now_s, region.load(self._mean_tokens)))
         if now_s < until_s:
-            self._agenda.at(now_s + DIGEST_S, self._tell_all, until_s)
+            self.agenda.at(now_s + DIGEST_S, self._tell_all, until_s)
 
-    def _route(self, now_s: float, number: int, chooser: Chooser) -> None:
-        trace, names = self._workload.trace, self._geography.names
+    def route(self, now_s: float, number: int) -> None:
+        """Send a request, new or returned, from its origin to where the chooser says."""
+        chooser = self._chooser
+        trace, names = self.workload.trace, self._geography.names
         tokens = int(trace.input_tokens[number])
         self._mean_tokens += 0.001 * (tokens + int(trace.output_tokens[number]) - self._mean_tokens)
-        origin = self._origins[number]
+        origin = self.origins[number]
         blocks = trace.blocks[number] if trace.blocks is not None else ()
-        home = self._regions[origin]
-        others = [region for region in self._regions if region is not home]
+        home = self.regions[origin]
+        others = [region for region in self.regions if region is not home]
         sight = Sight(
             now_s=now_s,
             home=home.name,
             tokens=tokens,
-            target_s=float(self._workload.target_s[number]),
+            target_s=float(self.workload.target_s[number]),
             blocks=blocks,
             home_hit=home.cache.hit_tokens(blocks) if blocks else 0,
             home_load=home.load(self._mean_tokens),
@@ -136,13 +141,13 @@ class World:
         chosen = names.index(chooser.choose(sight))
         there_s, back_s = chooser.way_s(home.name, names[chosen])
         self._served[number], self._back_s[number] = chosen, back_s
-        region = self._regions[chosen]
+        region = self.regions[chosen]
         if blocks:
             self._meet_cache(region, number, tokens, blocks)
         if there_s <= 0.0:
             region.prefill.arrive(now_s, number)
         else:
-            self._agenda.at(now_s + there_s, region.prefill.arrive, number)
+            self.agenda.at(now_s + there_s, region.prefill.arrive, number)
 
     def _seen(self, home: str, other: Region, now_s: float) -> tuple[float, FleetLoad]:
         """The newest digest that has crossed the way, and when it was told."""
@@ -156,11 +161,11 @@ class World:
         self._cached += hit
 
     def _result(self) -> WorldRun:
-        trace, journal = self._workload.trace, self._journal
+        trace, journal = self.workload.trace, self.journal
         first, last = np.array(journal.first_token_s), np.array(journal.last_token_s)
         first[np.array(journal.failed)] = np.nan
         ttft = first + np.array(self._back_s) - trace.arrival_s
         ttft[np.isnan(last)] = np.nan
         tpot = (last - first) / np.maximum(trace.output_tokens - 1, 1)
-        origins = np.array(self._origins)
+        origins = np.array(self.origins)
         return WorldRun(ttft, tpot, np.array(self._served), origins, self._cached, len(journal.ended))

@@ -47,6 +47,16 @@ class Trace:
         low, high = (int(np.searchsorted(self.arrival_s, at)) for at in (from_s, until_s))
         return self._take(slice(low, high), -from_s)
 
+    def only(self, numbers: Ints) -> "Trace":
+        """These requests alone, in order."""
+        return replace(
+            self,
+            arrival_s=self.arrival_s[numbers],
+            input_tokens=self.input_tokens[numbers],
+            output_tokens=self.output_tokens[numbers],
+            blocks=None if self.blocks is None else [self.blocks[number] for number in numbers.tolist()],
+        )
+
     def _take(self, part: slice, shift_s: float) -> "Trace":
         return replace(
             self,
