@@ -18,6 +18,12 @@ class ConditionType(StrEnum):
     AUTOSCALER_ACTIVE = "AutoscalerActive"
 
 
+class RegionConditionType(StrEnum):
+    """Types in `status.conditions` of an InferenceRegion."""
+
+    REACHABLE = "Reachable"
+
+
 class Reason(StrEnum):
     """Stable CamelCase reasons; people write alerts against them."""
 
@@ -26,6 +32,11 @@ class Reason(StrEnum):
     SETTLED = "Settled"
     SCALED_TO_ZERO = "ScaledToZero"
     NOT_IN_THIS_REGION = "NotInThisRegion"
+    THIS_REGION = "ThisRegion"
+    CONNECTED = "Connected"
+    DRAINED = "Drained"
+    NO_URL = "NoURL"
+    SILENT = "Silent"
     NOT_CONFIGURED = "NotConfigured"
     POOL_STARTING = "PoolStarting"
     POOL_UNAVAILABLE = "PoolUnavailable"

@@ -25,6 +25,7 @@ from tandem_operator.logs import configure_logging
 from tandem_operator.metrics import Metrics
 from tandem_operator.model import Defaults, Home, Key
 from tandem_operator.reconcile import Reconciler
+from tandem_operator.regions import Regions
 from tandem_operator.root_keys import ensure_root_keys
 from tandem_operator.routers import Routers
 from tandem_operator.server import start_server
@@ -74,6 +75,9 @@ class Operator:
         self._routers = Routers(self._store, self._home, self._control.enqueue, lambda: is_settled(self._store))
         self._autoscaler = Autoscaler(
             self._cluster, self._store, self._metrics, lambda: self._tenure.is_held, self._control.enqueue
+        )
+        self._regions = Regions(
+            self._cluster, self._store, Home(self._home, settings.region), lambda: self._tenure.is_held
         )
         self._reconciler = Reconciler(
             self._cluster,
@@ -190,6 +194,7 @@ class Operator:
                 if is_first:
                     polling.create_task(self._routers.run())
                     polling.create_task(self._autoscaler.run(Home(self._home, self._settings.region)))
+                    polling.create_task(self._regions.run())
                     polling.create_task(self._follow_keys())
                 self._control.enqueue_all(self._store)
                 _log.info("leading as %s", self._settings.identity)
@@ -210,6 +215,7 @@ class Operator:
         self._reconciler.roots = roots
         self._routers.use(roots)
         self._autoscaler.use(roots)
+        self._regions.use(roots)
 
     async def _follow_keys(self) -> None:
         """Notices a rotation: there is no watch on Secrets, and the operator may not list them."""

@@ -31,6 +31,7 @@ class Kind:
 
 INFERENCE_DEPLOYMENT = Kind(labels.GROUP, labels.VERSION, "InferenceDeployment", "inferencedeployments")
 WORKER_POOL = Kind(labels.GROUP, labels.VERSION, "WorkerPool", "workerpools")
+INFERENCE_REGION = Kind(labels.GROUP, labels.VERSION, "InferenceRegion", "inferenceregions")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 LEADER_WORKER_SET = Kind("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets")
 CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
@@ -76,4 +77,4 @@ def kind_of(manifest: Manifest) -> Kind:
     return _BY_NAME[manifest["kind"]]
 
 
-_BY_NAME = {kind.name: kind for kind in (*WATCHED, LEADER_WORKER_SET, SECRET, EVENT, LEASE)}
+_BY_NAME = {kind.name: kind for kind in (*WATCHED, INFERENCE_REGION, LEADER_WORKER_SET, SECRET, EVENT, LEASE)}

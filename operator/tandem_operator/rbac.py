@@ -65,6 +65,8 @@ ACCESS = (
     Access(Scope.FLEET, kinds.NETWORK_POLICY, (*_WATCH, *_APPLY)),
     Access(Scope.FLEET, kinds.SECRET, ("get", *_APPLY)),  # names follow the fleets; never list or watch
     Access(Scope.FLEET, kinds.EVENT, ("create",)),
+    Access(Scope.HOME, kinds.INFERENCE_REGION, ("list",)),
+    Access(Scope.HOME, kinds.INFERENCE_REGION, ("patch",), "status"),
     Access(Scope.HOME, kinds.LEASE, ("create", "get", "update")),
     Access(Scope.HOME, kinds.SECRET, ("create",)),
     Access(Scope.HOME, kinds.SECRET, ("get",), names=(keys.ROOT_SECRET, keys.ROUTER_SECRET)),

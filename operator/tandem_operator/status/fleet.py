@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from tandem_api import labels
 from tandem_api.conditions import ConditionType, Reason, Status
@@ -17,6 +17,7 @@ from tandem_operator.model import PoolRole, Problem, Snapshot
 from tandem_operator.resources.metadata import build_selector
 from tandem_operator.status.elsewhere import judge_elsewhere
 from tandem_operator.status.facts import PATIENCE, Facts, Refusal, Verdict, gather_facts
+from tandem_operator.status.merging import merge_conditions
 from tandem_operator.status.pools import judge_pool
 from tandem_operator.status.rollout import advance_rollout
 from tandem_operator.status.routing import judge_disaggregation, judge_kv_transfer, judge_router
@@ -108,35 +109,13 @@ def build_unreadable_status(
         ConditionType.RECONCILING: Verdict(Status.FALSE, Reason.INVALID_SPEC, "waiting for a spec that can be read"),
         ConditionType.STALLED: stalled,
     }
-    conditions = _merge(previous.conditions, verdicts, generation, now)
+    conditions = merge_conditions(previous.conditions, verdicts, generation, now)
     kept = [c for c in previous.conditions if c.type not in verdicts]
     return previous.model_copy(update={"observed_generation": generation, "conditions": [*conditions, *kept]})
 
 
 def _conditions(snapshot: Snapshot, verdicts: Mapping[ConditionType, Verdict], now: datetime) -> list[Condition]:
-    return _merge(snapshot.fleet.status.conditions, verdicts, snapshot.fleet.generation, now)
-
-
-def _merge(
-    previous: list[Condition], verdicts: Mapping[ConditionType, Verdict], generation: int, now: datetime
-) -> list[Condition]:
-    """Conditions in a fixed order; the transition time moves only when the status flips."""
-    before = {condition.type: condition for condition in previous}
-    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-    def build(kind: ConditionType, verdict: Verdict) -> Condition:
-        old = before.get(kind)
-        same = old is not None and old.status == verdict.status
-        return Condition(
-            type=kind,
-            status=verdict.status.value,
-            observed_generation=generation,
-            last_transition_time=old.last_transition_time if same and old else stamp,
-            reason=verdict.reason,
-            message=verdict.message,
-        )
-
-    return [build(kind, verdict) for kind, verdict in verdicts.items()]
+    return merge_conditions(snapshot.fleet.status.conditions, verdicts, snapshot.fleet.generation, now)
 
 
 def _pool_status(facts: Facts, role: PoolRole) -> PoolStatus:
