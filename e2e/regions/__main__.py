@@ -21,6 +21,7 @@ from regions.load import Load
 from regions.report import Outcome, Span, judge, show
 from regions.scenarios import SCENARIOS, Scenario
 from regions.setup import KEYS, allowed_regions
+from regions.slices import find_faults_of_slices
 from regions.watch import Watch
 from regions.world import NAMES, World, three_regions
 
@@ -29,14 +30,16 @@ WARM_UP_S = 5.0
 WHOLE_S = 60.0  # a region that comes back gets its share over 30 s
 
 
-async def play(world: World, scenarios: Sequence[Scenario]) -> list[Outcome]:
-    """All scenarios, one after the other, under one load."""
+async def play(world: World, scenarios: Sequence[Scenario]) -> tuple[list[Outcome], list[str]]:
+    """All scenarios, one after the other, under one load; what was wrong before they began."""
     load, watch, stop = Load(world, build_rates()), Watch(world), asyncio.Event()
     await world.open_lines()
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run(stop))
-            await watch.until_all_up(WHOLE_S)
+            faults = [] if await watch.until_all_up(WHOLE_S) else ["the regions never found one another"]
+            faults += [fault async for fault in find_faults_of_slices(world)]
+            print(f"  slices: {'; '.join(faults) or 'as the manifest says'}", flush=True)
             asking = group.create_task(load.run(stop))
             await asyncio.sleep(WARM_UP_S)
             spans = [await _hurt(one, world, load, watch) for one in scenarios]
@@ -44,7 +47,8 @@ async def play(world: World, scenarios: Sequence[Scenario]) -> list[Outcome]:
             await asking
     finally:
         await world.close_lines()
-    return [judge(one, load.ledger, span, watch, read_allowed()) for one, span in zip(scenarios, spans, strict=True)]
+    allowed = read_allowed()
+    return [judge(one, load.ledger, span, watch, allowed) for one, span in zip(scenarios, spans, strict=True)], faults
 
 
 async def _hurt(scenario: Scenario, world: World, load: Load, watch: Watch) -> Span:
@@ -89,12 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scenarios = choose(options.only)
     with tempfile.TemporaryDirectory(prefix="tandem-regions-") as folder, three_regions(Path(folder)) as world:
         print(f"three regions are up; load {os.getloadavg()[0]:.1f}", flush=True)
-        outcomes = asyncio.run(play(world, scenarios))
+        outcomes, faults = asyncio.run(play(world, scenarios))
     table = "\n".join([*show(outcomes), f"Load average at the end: {os.getloadavg()[0]:.1f}."])
     print(table)
     if options.write:
         options.write.write_text(f"{table}\n")
-    faults = [f"{outcome.scenario.name}: {fault}" for outcome in outcomes for fault in outcome.faults()]
+    faults += [f"{outcome.scenario.name}: {fault}" for outcome in outcomes for fault in outcome.faults()]
     print("\n".join(faults))
     return int(bool(faults))
 

@@ -48,6 +48,11 @@ class Load:
             for entry, tenant in self.rates:
                 group.create_task(self._keep_asking(client, entry, tenant, stop))
 
+    async def ask_once(self, entry: str, tenant: str) -> Ended:
+        """One request by itself."""
+        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
+            return await self._try(client, entry, tenant, time.monotonic())
+
     async def _keep_asking(self, client: httpx.AsyncClient, entry: str, tenant: str, stop: asyncio.Event) -> None:
         due_s = time.monotonic()
         async with asyncio.TaskGroup() as group:

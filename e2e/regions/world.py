@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -102,7 +103,7 @@ class World:
         """Open all lines, and tell the regions where their peers seem to be."""
         for (source, target), line in self.lines.items():
             await line.open()
-            self.regions[source].patch_region(target, url=line.url)
+            await asyncio.to_thread(self.regions[source].patch_region, target, url=line.url)
 
     async def close_lines(self) -> None:
         """Close all lines."""
