@@ -40,7 +40,6 @@ from tandem_router.probes.prober import KVProber
 from tandem_router.public import PublicListener
 from tandem_router.reception import Reception
 from tandem_router.regions.border import Border, BorderRules
-from tandem_router.regions.credentials import RegionTokenError
 from tandem_router.regions.endpoints import RegionEndpoints
 from tandem_router.serving import RetryRules, Serving
 from tandem_router.settings import Settings, parse_settings
@@ -75,7 +74,9 @@ class Router:
         self.demand = DemandRecorder(monotonic)
         self._decisions = DecisionLog()
         self.keys = KeyRing(settings.keys_dir, required=settings.static_file is None)
-        self.gateway = Gateway(settings.tenants_file, monotonic, salt_key=lambda: self.keys.current)
+        self.gateway = Gateway(
+            settings.tenants_file, monotonic, salt_key=lambda: self.keys.current, knows_region=bool(settings.region)
+        )
         self._tls = load_tls(settings.tls_cert, settings.tls_key)
         self._internal_tls = load_tls(settings.internal_tls_cert, settings.internal_tls_key, settings.internal_tls_ca)
         rules = ConnectRules(settings.connect_timeout_s, settings.connects_at_once)
@@ -306,10 +307,7 @@ def build_capacity(settings: Settings) -> Capacity:
     return Capacity(settings.default_slots, limits, settings.index_blocks)
 
 
-START_FAULTS = (
-    StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError, TlsFileError,
-    RegionTokenError,
-)  # fmt: skip
+START_FAULTS = (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError, TlsFileError)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

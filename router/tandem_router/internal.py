@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
+from tandem_api.regions import REGIONS_PATH
 from tandem_api.router import DEMAND_PATH, FLEETS_PATH, FleetReport, RouterReport, WorkerLoad
 from tandem_router import jsontext
 from tandem_router.decision_log import DecisionLog
@@ -26,7 +27,6 @@ USAGE_PATH = "/internal/v1/usage"
 DECISIONS_PATH = "/internal/v1/decisions"
 DECISIONS_SHOWN = 50
 PEERS_PATH = "/internal/v1/peers"
-REGIONS_PATH = "/internal/v1/regions"
 
 
 @dataclass

@@ -95,6 +95,12 @@ class GatewayConfig(_Strict):
     issuers: Annotated[tuple[Issuer, ...], Field(max_length=100)] = ()
     anonymous: TenantName | None = None
 
+    @property
+    def binds_regions(self) -> bool:
+        """Somebody's requests may not be served everywhere."""
+        tenants = any(one.regions is not None or any(key.regions for key in one.api_keys) for one in self.tenants)
+        return tenants or any(issuer.regions_claim for issuer in self.issuers)
+
     @model_validator(mode="after")
     def _consistent(self) -> "GatewayConfig":
         names = [tenant.name for tenant in self.tenants]

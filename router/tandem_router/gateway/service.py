@@ -1,6 +1,7 @@
 """The gateway of a running router: one gate at a time, replaced as a whole when the tenants file changes."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tandem_router.gateway.signed_tokens import UnknownKeyError
 from tandem_router.http1.messages import Headers
 from tandem_router.regions.residency import ANYWHERE, Residency, clause_of
 
+LOG = logging.getLogger(__name__)
 TICK_S = 1.0
 EVERYBODY = "default"
 
@@ -32,8 +34,13 @@ class Gateway:
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
         salt_key: Callable[[], bytes | None] = lambda: None,
+        *,
+        knows_region: bool = True,
     ) -> None:
         """Read the tenants file. `salt_key` gives the router key, which may be another one later.
+
+        Args:
+            knows_region: this router knows where it is, so that tenants can be bound to regions.
 
         Raises:
             GatewayConfigError: it cannot be used: a router that does not know whom to trust must not start.
@@ -42,6 +49,7 @@ class Gateway:
         self._wall = wall
         self._since_s = wall()
         self._salt_key = salt_key
+        self._knows_region = knows_region
         self._salted_with: bytes | None = None
         self._file = None if path is None else TenantsFile(path)
         self.is_open = self._file is None
@@ -53,6 +61,8 @@ class Gateway:
         self.gate = gate
         self._salt()
         self._keeper = JwksKeeper(gate, self._clock)
+        if not self._knows_region and config.binds_regions:
+            LOG.warning("tenants are bound to regions, and nobody is held to it: this router has no --region")
 
     def _salt(self) -> None:
         if not self.is_open:  # one tenant has nobody to be kept apart from

@@ -58,7 +58,6 @@ class Border:
     """Regions of one router."""
 
     def __init__(self, rules: BorderRules, catalog: Catalog, replica: Replica, gateway: Gateway) -> None:
-        """Raises: RegionTokenError: the file of accepted tokens cannot be used."""
         self.rules = rules
         self.name = rules.name
         self.first_byte_timeout_s = rules.first_byte_timeout_s

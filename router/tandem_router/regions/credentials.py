@@ -15,10 +15,6 @@ CA_FILE = "ca.crt"
 _Stamp = tuple[int, int] | None
 
 
-class RegionTokenError(Exception):
-    """The file of accepted tokens cannot be used; the message says what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class OwnCertificate:
     """What we show where a peer's listener asks for a certificate."""
@@ -28,15 +24,18 @@ class OwnCertificate:
 
 
 class AcceptedTokens:
-    """Tokens that peers' routers may show at our region endpoints: one per line, so that they can be rotated."""
+    """Tokens that peers' routers may show at our region endpoints: one per line, so that they can be rotated.
+
+    A file that is not there yet, or holds none, accepts nobody; one that goes away leaves the tokens as they were.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        """Raises: RegionTokenError."""
         self._path = path
         self._stamp: _Stamp = None
         self._tokens: tuple[bytes, ...] = ()
-        if path is not None:
-            self._read(path)
+        self.refresh()
+        if path is not None and not self._tokens:
+            LOG.warning("no other region is let in yet: %s holds no token; write one per line", path)
 
     @property
     def is_configured(self) -> bool:
@@ -48,24 +47,15 @@ class AcceptedTokens:
         return any([hmac.compare_digest(shown, token) for token in self._tokens])
 
     def refresh(self) -> None:
-        """Read the file again if it has changed; a bad one leaves the tokens as they were."""
-        if self._path is None or _stamp(self._path) in (None, self._stamp):
+        """Read the file again if it has changed."""
+        stamp = None if self._path is None else _stamp(self._path)
+        if self._path is None or stamp in (None, self._stamp):
             return
         try:
-            self._read(self._path)
-        except RegionTokenError as error:
-            self._stamp = _stamp(self._path)
-            LOG.error("region tokens kept as they were: %s", error)
-
-    def _read(self, path: Path) -> None:
-        self._stamp = _stamp(path)
-        try:
-            lines = path.read_bytes().split()
+            self._tokens = tuple(self._path.read_bytes().split())
+            self._stamp = stamp
         except OSError as error:
-            raise RegionTokenError(f"{path} cannot be read: {error.strerror}") from error
-        if not lines:
-            raise RegionTokenError(f"{path} holds no token: write one per line")
-        self._tokens = tuple(lines)
+            LOG.error("region tokens kept as they were: %s: %s", self._path, error.strerror)
 
 
 class PeerCredentials:

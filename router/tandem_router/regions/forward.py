@@ -80,15 +80,14 @@ async def open_forward(link: PeerLink, request: bytes, timeout_s: float) -> Answ
 
     Raises:
         ForwardError: none came, or it is an error that another region may not have.
+        OverloadedError: this router can open no more connections.
     """
     name = link.peer.name
     try:
         exchange, head = await link.pool.open(link.endpoint, request, link.exchanges, timeout_s=timeout_s)
     except OwnLimitError as error:
-        message = "This router can open no more connections."
-        raise ForwardError(
-            OverloadedError(message, code="too_many_connections", retry_after_s=1), is_fault=False, was_reached=False
-        ) from error
+        message = "The router can open no more connections."
+        raise OverloadedError(message, code="router_full", retry_after_s=1) from error
     except UpstreamError as error:
         raise ForwardError(lost(name), is_fault=True, was_reached=False) from error
     answer = Answer(link, exchange, head)

@@ -2,7 +2,8 @@
 
 Down = every stream silent for 300 ms **and** a reconnect failed since: a rollout of the peer's routers moves the
 streams to other replicas, and is none. A planned close says goaway and is none either. What comes back after having
-been down gets its share back over 30 s: its caches are cold, and everybody's requests would come at once.
+been down gets its share back over 30 s: its caches are cold, and everybody's requests would come at once. After less
+than two seconds the ramp is shorter in proportion.
 
 A partition may cut one way only: its digests reach us, and nothing of ours reaches it. Pings that are not answered tell
 that before requests have to.
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 SILENCE_S = 0.3
 RAMP_S = 30.0
+RAMP_PER_DOWN = 15.0  # who was away for less than two seconds has his caches still, and few who wait for him
 FIRST_SHARE = 0.05  # of a peer that has just come back: none at all would never prove that it serves
 STRIKES = 3  # forwards that failed one after the other: its digests reach us, and our requests do not reach it
 MISSES = 2  # pings not answered, one after the other; the second goes over a connection of its own
@@ -29,6 +31,8 @@ class PeerHealth:
     _misses: int = 0
     _refused_s: float | None = None
     _ramp_from_s: float | None = None
+    _ramp_s: float = RAMP_S
+    _lost_s: float = 0.0  # when it was lost
     _strikes: int = 0
     _out_until_s: float = 0.0
     _out_for_s: float = STRIKE_OUT_S
@@ -36,8 +40,8 @@ class PeerHealth:
     def hear(self, stream: str, now_s: float) -> None:
         """A digest came."""
         if self.is_down:
-            is_first = not self.heard_s
-            self._ramp_from_s = None if is_first else now_s
+            if self.heard_s:
+                self._begin_ramp(now_s)
             self.is_down = False
         self.heard_s[stream] = now_s
         self._refused_s = None
@@ -58,18 +62,26 @@ class PeerHealth:
         is_silent = now_s - newest_s >= SILENCE_S
         if not self.is_down and is_silent and self._refused_s is not None and self._refused_s >= newest_s:
             self.is_down = True
+            self._lost_s = newest_s
         return self.is_down
 
     def answer(self, now_s: float) -> None:
         """A ping was answered."""
         self._misses = 0
         if self.is_mute:
-            self.is_mute, self._ramp_from_s = False, now_s
+            self.is_mute = False
+            self._begin_ramp(now_s)
 
-    def miss(self) -> None:
+    def miss(self, now_s: float) -> None:
         """A ping was not answered in time."""
         self._misses += 1
-        self.is_mute = self.is_mute or self._misses >= MISSES
+        if self._misses == MISSES and not self.is_mute:
+            self.is_mute = True
+            self._lost_s = now_s if not self.is_down else self._lost_s
+
+    def _begin_ramp(self, now_s: float) -> None:
+        self._ramp_from_s = now_s
+        self._ramp_s = min(RAMP_S, max(0.001, RAMP_PER_DOWN * (now_s - self._lost_s)))
 
     def strike(self, now_s: float) -> None:
         """A request forwarded there failed before the first byte."""
@@ -90,4 +102,4 @@ class PeerHealth:
             return 0.0
         if self._ramp_from_s is None:
             return 1.0
-        return min(1.0, max(FIRST_SHARE, (now_s - self._ramp_from_s) / RAMP_S))
+        return min(1.0, max(FIRST_SHARE, (now_s - self._ramp_from_s) / self._ramp_s))

@@ -23,7 +23,7 @@ SILENT_S = 0.2  # two lines missing on every stream: a new one shows whether any
 ONE_SILENT_S = 1.0  # on one stream while the other speaks
 PING_S = 0.1
 PING_DOWN_S = 0.5
-ANSWER_S = 0.2  # beside the way, for what is asked anew: a connection, and one question
+ANSWER_S = 0.15  # beside the way, for what is asked anew: a connection, and one question
 WAYS = 3  # there and back, of a question over a new connection with TLS
 AGAIN_S = 0.02  # after a stream that had spoken; else the pauses below
 BACKOFF_FIRST_S = 0.1
@@ -179,9 +179,10 @@ class PeerLink:
                 if has_line:
                     self.peer.measure(took_s)
             elif took_s < patience_s + ANSWER_S + LATE_S:
-                self.peer.health.miss()
+                self.peer.health.miss(self._loop.time())
+            pause_s = PING_S if is_answered or not has_line else 0.0  # the second question settles it
             has_line = is_answered
-            await asyncio.sleep(PING_DOWN_S if self.peer.state == "down" else PING_S)
+            await asyncio.sleep(PING_DOWN_S if self.peer.state == "down" else pause_s)
 
     async def _ping(self, patience_s: float) -> bool:
         try:

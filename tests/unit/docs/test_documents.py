@@ -171,12 +171,22 @@ def read_operator_metrics() -> set[str]:
 
 
 def read_router_metrics() -> set[str]:
+    from prometheus_client import CollectorRegistry, generate_latest
+
     from tandem_router import exposition
     from tandem_router.fleets import Capacity, Catalog
     from tandem_router.gateway.service import Gateway
     from tandem_router.metrics import Metrics
+    from tandem_router.regions.atlas import Atlas
+    from tandem_router.regions.exposition import RegionCollector
+    from tandem_router.regions.load import FleetLoad
+    from tandem_router.regions.tally import RegionTally
+    from tandem_router.snapshot import RegionSpec
 
-    return read_families(exposition.render(Metrics(), Catalog(Capacity()), 0.0, Gateway(None, lambda: 0.0)).decode())
+    page = exposition.render(Metrics(), Catalog(Capacity()), 0.0, Gateway(None, lambda: 0.0))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(RegionCollector(Atlas(RegionSpec("eu"), lambda _key, _now_s: FleetLoad()), RegionTally(), 0.0))
+    return read_families((page + generate_latest(registry)).decode())
 
 
 def read_worker_metrics() -> set[str]:

@@ -61,6 +61,28 @@ def test_what_comes_back_is_ramped_over_thirty_seconds():
     assert peer.accepts(41.0) == 1.0
 
 
+def test_who_was_away_for_a_moment_gets_its_share_back_sooner():
+    peer = heard(1.0)
+    peer.refuse(1.4)
+    assert peer.accepts(1.4) == 0.0
+    peer.hear("one", 1.5)
+    assert peer.accepts(1.5 + 0.5 * 15 * 0.5) == pytest.approx(0.5)
+    assert peer.accepts(1.5 + 0.5 * 15) == 1.0
+
+
+def test_a_peer_that_speaks_and_does_not_answer_is_given_nothing_until_it_does():
+    peer = heard(1.0)
+    peer.miss(1.1)
+    assert peer.accepts(1.1) == 1.0, "one answer may be late"
+    peer.miss(1.2)
+    peer.hear("one", 1.25)
+    assert peer.accepts(1.25) == 0.0
+    peer.answer(9.0)
+    assert peer.accepts(9.0) == pytest.approx(0.05)
+    peer.hear("one", 38.0)
+    assert peer.accepts(39.0) == 1.0
+
+
 def test_a_peer_whom_our_requests_do_not_reach_pauses_longer_each_time():
     peer = heard()
     for _ in range(3):
@@ -75,7 +97,7 @@ def test_a_peer_whom_our_requests_do_not_reach_pauses_longer_each_time():
     assert peer.accepts(4.3) == 1.0
 
 
-EVENTS = ("hear", "close", "refuse", "strike", "succeed")
+EVENTS = ("hear", "close", "refuse", "strike", "succeed", "answer", "miss")
 
 
 def happen(peer, event, now_s):
