@@ -76,7 +76,7 @@ def test_a_rotation_in_a_hurry_fails_no_request(
     draw, _, use = read_commands()[0].partition("\n")[2].partition("\n")
     assert use.startswith("kubectl")
     with steady_load(router_url, "hurries", CLIENTS) as ledger:
-        run_commands(cluster, tandem.objects.namespace, [f"in a hurry\n{draw}", *read_commands()[1:]])
+        run_commands(cluster, tandem.objects.namespace, [f"# in a hurry\n{draw}", *read_commands()[1:]])
     print(f"\nin a hurry: {ledger}")
     assert ledger.failures == []
     assert len(ledger.answers) > 100
@@ -90,7 +90,7 @@ def test_a_deleted_root_is_replaced_and_fails_no_request(
     fleets.wait_ready("loses")
     before = fetch_keys(tandem, "loses")
     with steady_load(router_url, "loses", CLIENTS) as ledger:
-        run_commands(cluster, tandem.objects.namespace, ["delete\nkubectl -n tandem delete secret tandem-root"])
+        run_commands(cluster, tandem.objects.namespace, ["# delete\nkubectl -n tandem delete secret tandem-root"])
     after = fetch_keys(tandem, "loses")
     assert ledger.failures == []
     assert after["engine.key"] != before["engine.key"] == after["engine.previous"]

@@ -13,7 +13,10 @@ from tandem_operator.views import Workers, parse_time
 
 _IMAGE_REASONS = frozenset(("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"))
 _CREATE_REASONS = frozenset(("CreateContainerError", "RunContainerError"))
-_WORKER_MESSAGE = re.compile(r"^([A-Z][A-Za-z]+): (.+)", re.DOTALL)
+# The worker's last message, or the end of its log where the node gives it no file to leave one in.
+_WORKER_MESSAGE = re.compile(
+    rf"(?:\A|^\S+ \S+ tandem-worker ERROR )({'|'.join(Reason)}): (.+)", re.DOTALL | re.MULTILINE
+)
 _INSUFFICIENT = re.compile(r"Insufficient ([^\s,.]+(?:\.[a-z]+)*/[^\s,.]+)")
 _MESSAGE_LENGTH = 600
 _MOUNTED = {
@@ -127,8 +130,8 @@ def _crash(container: dict[str, Any], state: dict[str, Any], born: datetime | No
     if container.get("ready") or not ended.get("exitCode"):
         return None
     text = (ended.get("message") or "").strip()
-    said = _WORKER_MESSAGE.match(text)
-    if said and said.group(1) in _REASONS:
+    said = _WORKER_MESSAGE.search(text)
+    if said:
         reason = Reason(said.group(1))
         return Cause(reason, said.group(2).strip(), None if reason in _FINAL else born)
     last_line = text.splitlines()[-1] if text else "see kubectl logs --previous"
@@ -138,6 +141,3 @@ def _crash(container: dict[str, Any], state: dict[str, Any], born: datetime | No
         return Cause(Reason.MODEL_UNAVAILABLE, text, born)
     exits = f"container {container['name']} ends with exit code {ended['exitCode']}"
     return Cause(Reason.WORKER_CRASHING, f"{exits} after {container.get('restartCount', 0)} restarts: {ending}", born)
-
-
-_REASONS = frozenset(reason.value for reason in Reason)

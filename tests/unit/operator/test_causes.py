@@ -34,6 +34,10 @@ def fetching(message: str) -> dict[str, Any]:
     return make_pod(waiting("PodInitializing")) | {"status": {"initContainerStatuses": [status]}}
 
 
+LOG_ENDING = """2026-11-21 22:00:24,101 tandem-worker INFO starting the engine
+2026-11-21 22:00:25,760 tandem-worker ERROR ModelUnavailable: OSError: no such repository"""
+
+
 def unscheduled(message: str) -> dict[str, Any]:
     return make_pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
 
@@ -60,6 +64,7 @@ def unmounted() -> dict[str, Any]:
         (unscheduled("0/3 nodes: 3 Insufficient memory."), Reason.UNSCHEDULABLE, "Insufficient memory"),
         (make_pod(crashed("ModelUnavailable: org/x is gated")), Reason.MODEL_UNAVAILABLE, "org/x is gated"),
         (fetching("fatal error: NoSuchBucket"), Reason.MODEL_UNAVAILABLE, "(fatal error: NoSuchBucket); check model."),
+        (make_pod(crashed(LOG_ENDING)), Reason.MODEL_UNAVAILABLE, "1 pod: OSError: no such repository"),
         (make_pod(crashed("ConfigInvalid: no key")), Reason.CONFIG_INVALID, "no key"),
         (make_pod(crashed("ValueError: bad shape")), Reason.WORKER_CRASHING, "ValueError: bad shape"),
         (make_pod(crashed("Traceback\nlast words")), Reason.WORKER_CRASHING, "after 2 restarts: last words"),
