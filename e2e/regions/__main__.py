@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from demo.installation import EXAMPLES
+from regions.hops import fetch_hops
 from regions.load import Load
 from regions.report import Outcome, Span, judge, show
 from regions.scenarios import SCENARIOS, Scenario
@@ -27,26 +28,29 @@ from regions.world import NAMES, World, three_regions
 
 RATE = {"anywhere": 3.0, "eu-only": 1.0, "not-us": 1.0}  # requests per second, in each region
 WARM_UP_S = 5.0
+MAY_BE_UNDER_WAY = 20  # requests
 WHOLE_S = 60.0  # a region that comes back gets its share over 30 s
 
 
 async def play(world: World, scenarios: Sequence[Scenario]) -> tuple[list[Outcome], list[str]]:
     """All scenarios, one after the other, under one load; what was wrong before they began."""
     load, watch, stop = Load(world, build_rates()), Watch(world), asyncio.Event()
-    await world.open_lines()
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watch.run(stop))
-            faults = [] if await watch.until_all_up(WHOLE_S) else ["the regions never found one another"]
-            faults += [fault async for fault in find_faults_of_slices(world)]
-            print(f"  slices: {'; '.join(faults) or 'as the manifest says'}", flush=True)
-            asking = group.create_task(load.run(stop))
-            await asyncio.sleep(WARM_UP_S)
-            spans = [await _hurt(one, world, load, watch) for one in scenarios]
-            stop.set()
-            await asking
-    finally:
-        await world.close_lines()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch.run(stop))
+        faults = [] if await watch.until_all_up(WHOLE_S) else ["the regions never found one another"]
+        faults += [fault async for fault in find_faults_of_slices(world)]
+        print(f"  slices: {'; '.join(faults) or 'as the manifest says'}", flush=True)
+        asking = group.create_task(load.run(stop))
+        await asyncio.sleep(WARM_UP_S)
+        spans, before = [], await fetch_hops(world)
+        for one in scenarios:
+            spans.append(await _hurt(one, world, load, watch))
+            after = await fetch_hops(world)
+            print(f"    {after.since(before)}", flush=True)
+            faults += [f"{one.name}: {fault}" for fault in after.since(before).faults(MAY_BE_UNDER_WAY)]
+            before = after
+        stop.set()
+        await asking
     allowed = read_allowed()
     return [judge(one, load.ledger, span, watch, allowed) for one, span in zip(scenarios, spans, strict=True)], faults
 

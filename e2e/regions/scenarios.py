@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
+from typing import Any
 
+from regions.line import CLEAR
 from regions.load import Load
 from regions.setup import NAMESPACE
 from regions.world import NAMES, World
@@ -49,12 +51,12 @@ async def nothing(world: World, load: Load) -> None:
     """All is well."""
 
 
-def change_lines(ways: frozenset[Pair], **weather: object) -> Callable[[World, Load], Awaitable[None]]:
+def change_lines(ways: frozenset[Pair], **weather: Any) -> Callable[[World, Load], Awaitable[None]]:
     """Another weather on some lines, a clear sky on the others."""
 
     async def change(world: World, load: Load) -> None:
-        for pair, line in world.lines.items():
-            line.change(**(weather if pair in ways else {}))
+        for pair in ALL_WAYS:
+            world.lines.change(pair, replace(CLEAR, **(weather if pair in ways else {})))
 
     return change
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
@@ -22,6 +23,19 @@ class Belief:
     observer: str
     peer: str
     state: str
+
+
+@dataclass(frozen=True)
+class Down:
+    """A time in which one router believed a peer down."""
+
+    at_s: float
+    observer: str
+    peer: str
+    lasted_s: float
+
+    def __str__(self) -> str:
+        return f"{self.peer} by {self.observer} for {self.lasted_s:.1f} s"
 
 
 @dataclass
@@ -62,6 +76,16 @@ class Watch:
         while not stop.is_set():
             await asyncio.to_thread(self.world.look)
             await asyncio.sleep(PODS_S)
+
+    def downs(self) -> Iterator[Down]:
+        """Every time that a router believed a peer down."""
+        for index, one in enumerate(self.changes):
+            if one.state == "down":
+                later = (
+                    two for two in self.changes[index + 1 :] if (two.observer, two.peer) == (one.observer, one.peer)
+                )
+                until_s = min((change.at_s for change in later), default=time.monotonic())
+                yield Down(one.at_s, one.observer, one.peer, until_s - one.at_s)
 
     def state(self, observer: str, peer: str) -> str:
         """What `observer` believes of `peer` now."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,9 @@ from cluster.spec import ClusterSpec
 from demo.installation import build_image_table
 from demo.milestones import is_ready
 from demo.objects import Objects
-from regions.line import Address, Line
+from regions.line import Address
 from regions.setup import NAMESPACE, install_regions
+from regions.switchboard import Switchboard
 from tandem_api import labels
 from tandem_api.regions import REGIONS_PATH, RegionMatrix
 from tandem_cli.router_access import fetch_token
@@ -84,31 +83,26 @@ class Region:
 
 @dataclass
 class World:
-    """All regions, and the lines between each two of them: `lines[from, to]`."""
+    """All regions, and the lines between them."""
 
     regions: Mapping[str, Region]
-    lines: Mapping[tuple[str, str], Line]
+    lines: Switchboard
 
     def region_of(self, worker: str) -> str | None:
         """The region whose worker it is, or was."""
         return next((region.name for region in self.regions.values() if worker in region.workers), None)
 
     def look(self) -> None:
-        """Look at every region that lives."""
+        """Look at every region that lives, and let the lines lead to its router."""
         for region in self.regions.values():
             if not region.is_dead:
                 region.look()
+                self.lines.lead(region.name, region.internal())
 
-    async def open_lines(self) -> None:
-        """Open all lines, and tell the regions where their peers seem to be."""
-        for (source, target), line in self.lines.items():
-            await line.open()
-            await asyncio.to_thread(self.regions[source].patch_region, target, url=line.url)
-
-    async def close_lines(self) -> None:
-        """Close all lines."""
-        for line in self.lines.values():
-            await line.close()
+    def join(self) -> None:
+        """Tell every region where its peers seem to be: at the other end of a line."""
+        for (source, target), url in self.lines.urls.items():
+            self.regions[source].patch_region(target, url=url)
 
 
 @contextmanager
@@ -128,8 +122,12 @@ def three_regions(folder: Path) -> Iterator[World]:
         for region in regions.values():
             wait_until_ready(region, FLEET)
             region.token = fetch_token(str(region.cluster.kubeconfig), NAMESPACE)
-            region.look()
-        yield World(regions, {(a, b): Line(regions[b].internal) for a, b in permutations(NAMES, 2)})
+        lines = Switchboard(NAMES)
+        stack.callback(lines.close)
+        world = World(regions, lines)
+        world.look()
+        world.join()
+        yield world
 
 
 def wait_until_ready(region: Region, fleet: str) -> dict[str, Any]:
