@@ -87,8 +87,8 @@ e2e: env cluster-binaries ## User scenarios on a cluster; PROVIDER=source|kind|e
 	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest e2e -q -m "not long"
 
 .PHONY: e2e-operator
-e2e-operator: env cluster-binaries ## A hundred scale-ins and ten rollouts under load, then real workers: no stream is lost (half an hour).
-	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest e2e/test_drain.py -q -s
+e2e-operator: env cluster-binaries ## Operators that die, fleets that go, a hundred scale-ins and ten rollouts under load, real workers: no stream is lost (half an hour).
+	@worker=$$($(PYTHON) tools/bootstrap.py worker-cpu) && TANDEM_WORKER_PYTHON=$$worker $(VENV)/pytest e2e/test_availability.py e2e/test_drain.py -q -s
 
 .PHONY: e2e-autoscaler
 e2e-autoscaler: env cluster-binaries ## Recorded traffic at ten times its speed: pools follow it, as the simulator says (six minutes).
