@@ -132,3 +132,37 @@ def test_live_without_a_cluster_says_how_to_name_one(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     code, _, error = explain(capsys, "-f", write(tmp_path / "cr.yaml", build_manifest()), "--live")
     assert (code, "KUBECONFIG" in error) == (2, True)
+
+
+def test_a_region_that_is_listed_is_told_its_plan_and_another_that_it_has_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chat = str(EXAMPLES / "regions" / "chat.yaml")
+    code, out, _ = explain(capsys, "-f", chat, "--region", "eu")
+    assert (code, "create Deployment chat-decode-" in out) == (0, True), out
+    code, out, _ = explain(capsys, "-f", chat, "--region", "br")
+    assert (code, "plan: nothing to do" in out) == (0, True), out
+    assert "Ready=True NotInThisRegion: spec.regions does not list br" in out
+
+
+def test_without_its_name_an_installation_is_stalled_by_a_list_of_regions(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = explain(capsys, "-f", str(EXAMPLES / "regions" / "chat.yaml"))
+    assert code == 1
+    assert "Stalled=True InvalidSpec: spec.regions: this installation has no name" in out
+
+
+def test_a_fleet_that_leaves_a_region_is_told_to_let_its_workers_go(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, serving: World
+) -> None:
+    wanted = write(tmp_path / "cr.yaml", build_manifest(regions=[{"name": "us"}]))
+    state = write(tmp_path / "state.yaml", dump(serving))
+    code, out, _ = explain(capsys, "-f", wanted, "--state", state, "--region", "eu")
+    assert code == 0
+    assert "delete Deployment llama-decode-" in out
+    assert "delete WorkerPool llama-prefill: spec.regions does not list this region" in out
+
+
+def test_a_region_that_cannot_be_is_a_wrong_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["explain", "-f", "x", "--region", "EU"])
+    assert "'EU' is no region's name" in capsys.readouterr().err
