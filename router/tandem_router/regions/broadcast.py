@@ -45,6 +45,11 @@ class Broadcaster:
     _told: dict[str, dict[str, Any]] = field(default_factory=dict)
     _seq: int = 0
 
+    @property
+    def listeners(self) -> int:
+        """Streams that are open."""
+        return len(self._listeners)
+
     async def serve(self, writer: ResponseWriter) -> None:
         """Answer one stream until its reader leaves, or we do.
 

@@ -25,6 +25,7 @@ PING_S = 0.1
 PING_DOWN_S = 0.5
 ANSWER_S = 0.15  # beside the way, for what is asked anew: a connection, and one question
 WAYS = 3  # there and back, of a question over a new connection with TLS
+FIRST_S = 2.0  # for an answer while the way is not known
 AGAIN_S = 0.02  # after a stream that had spoken; else the pauses below
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 0.2
@@ -47,6 +48,7 @@ class PeerLink:
         self._streams: dict[str, Exchange] = {}
         self._heard_s: dict[str, float] = {}
         self._looked_s = loop.time()
+        self._failures = 0  # questions without an answer, one after the other
 
     @property
     def headers(self) -> Headers:
@@ -123,6 +125,7 @@ class PeerLink:
             self.peer.health.refuse(self._loop.time())
         except (UpstreamError, TimeoutError):
             if not lines.has_spoken and self._loop.time() - began_s < self._patience_s() + ANSWER_S + LATE_S:
+                self._failures += 1
                 self.peer.health.refuse(self._loop.time())
         finally:
             self._heard_s.pop(name, None)
@@ -154,7 +157,13 @@ class PeerLink:
         return True
 
     def _patience_s(self) -> float:
-        return ANSWER_S + WAYS * (self.peer.rtt_s or 0.0)
+        """How long to wait for an answer: by the way as it was measured, and longer when nobody has answered lately.
+
+        The way may have become longer: with a patience by the old one it would never be measured again.
+        """
+        if self.peer.rtt_s is None:
+            return FIRST_S
+        return min(FIRST_S, (ANSWER_S + WAYS * self.peer.rtt_s) * 2.0 ** max(0, self._failures // 4))
 
     def _request(self, path: str) -> bytes:
         headers = [*self.headers, (b"x-tandem-origin", self._own.encode())]
@@ -175,10 +184,12 @@ class PeerLink:
             is_answered = await self._ping(patience_s)
             took_s = self._loop.time() - began_s
             if is_answered:
+                self._failures = 0
                 self.peer.health.answer(self._loop.time())
                 if has_line:
                     self.peer.measure(took_s)
             elif took_s < patience_s + ANSWER_S + LATE_S:
+                self._failures += 1
                 self.peer.health.miss(self._loop.time())
             pause_s = PING_S if is_answered or not has_line else 0.0  # the second question settles it
             has_line = is_answered

@@ -12,6 +12,7 @@ from tandem_router.regions.sent import SETTLING_S, SentLately
 from tandem_router.snapshot import RegionSpec
 
 RTT_WEIGHT = 0.2  # of the newest measurement
+RTT_NOISE_S = 0.05  # a router that is late for a moment is no longer way
 UNSEEN = FleetLoad()
 STATES = ("up", "down", "unknown", "drained", "no_url")
 
@@ -80,8 +81,11 @@ class Peer:
         self.health.close(stream)
 
     def measure(self, rtt_s: float) -> None:
-        """The way there and back took so long once."""
-        self.rtt_s = rtt_s if self.rtt_s is None else self.rtt_s + RTT_WEIGHT * (rtt_s - self.rtt_s)
+        """The way there and back took so long once; one that has become much longer is believed at once."""
+        if self.rtt_s is None or rtt_s > 2.0 * self.rtt_s + RTT_NOISE_S:
+            self.rtt_s = rtt_s
+        else:
+            self.rtt_s += RTT_WEIGHT * (rtt_s - self.rtt_s)
 
     def look(self, now_s: float) -> bool:
         """Judge its state anew; whether it has changed."""

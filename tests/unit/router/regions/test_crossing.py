@@ -3,12 +3,14 @@
 import asyncio
 import json
 import time
+from unittest.mock import patch
 
 import pytest
 from unit.router.regions.two_regions import TOKEN, world
 from unit.router.scripted import chat, connected_to, hang, http_post, read_answer, token_chunk
 
 from tandem_router.gateway.api_keys import hash_api_key
+from tandem_router.regions import health
 from tandem_router.regions.messages import FORWARD_PATH, PING_PATH, STREAM_PATH
 
 TENANTS = "tenants:\n" + "".join(
@@ -271,12 +273,13 @@ async def test_a_drained_region_gives_away_and_is_given_nothing(tmp_path):
 
 async def test_a_rollout_of_the_peers_routers_is_no_death(tmp_path):
     async with world(tmp_path, {"eu": 0, "us": 1}) as made:
-        peer = made["eu"].peer("us")
+        link, us = made["eu"].router.border.links["us"], made["us"].router.border.broadcaster
         for _ in range(3):
-            made["us"].router.border.broadcaster.say_goaway()
-            await asyncio.sleep(0.15)
-            assert peer.accepts(asyncio.get_running_loop().time()) == 1.0
-        await asyncio.sleep(0.3)
+            with patch.object(health, "SILENCE_S", 30.0):  # what is tested is the end of streams, not a busy machine
+                us.say_goaway()
+                await made["us"].until(lambda: not us.listeners)
+                await made["us"].until(lambda: us.listeners == 2)
+            assert link.peer.accepts(asyncio.get_running_loop().time()) > 0.0
         assert made["eu"].router.border.tally.transitions["us", "down"] == 0
 
 
@@ -288,3 +291,12 @@ async def test_a_peer_at_the_wrong_place_is_named_and_not_used(tmp_path):
         eu.write()
         await eu.until(lambda: "this very region" in eu.peer("us").fault)
         assert eu.peer("us").accepts(asyncio.get_running_loop().time()) == 0.0
+
+
+async def test_a_far_region_is_known_and_its_way_is_measured_also_when_it_grows(tmp_path):
+    async with world(tmp_path, {"eu": 0, "us": 1}) as made:
+        wire, peer = made.wires["eu", "us"], made["eu"].peer("us")
+        for delay_s in (0.05, 0.15):
+            wire.delay_s = delay_s
+            await made["eu"].until(lambda way_s=2 * delay_s: (peer.rtt_s or 0.0) >= way_s and peer.state == "up")
+            assert (await made["eu"].ask()).headers["x-tandem-region"] == "us"

@@ -18,9 +18,12 @@ TOKEN = "region-token-one"
 
 @dataclass
 class Wire:
-    """A TCP proxy that stands for the way between two regions: slow, or cut in one direction or both."""
+    """A TCP proxy that stands for the way between two regions: slow, or cut in one direction or both.
 
-    target: int
+    Connections go to the targets in turn, as through a load balancer; those that refuse are passed over.
+    """
+
+    targets: list[int]
     port: int = 0
     delay_s: float = 0.0
     there: bool = True
@@ -51,11 +54,12 @@ class Wire:
             writer.transport.abort()
             return
         self._tasks.add(asyncio.current_task())
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+        far = await self._connect()
+        if far is None:
             writer.transport.abort()
+            self._tasks.discard(asyncio.current_task())
             return
+        far_reader, far_writer = far
         self._writers |= {writer, far_writer}
         ways = [
             asyncio.create_task(self._carry(reader, far_writer, "there")),
@@ -71,6 +75,13 @@ class Wire:
                 one.transport.abort()
                 self._writers.discard(one)
             self._tasks.discard(asyncio.current_task())
+
+    async def _connect(self):
+        for _ in self.targets:
+            self.targets.append(self.targets.pop(0))
+            with contextlib.suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", self.targets[-1])
+        return None
 
     async def _carry(self, reader, writer, way):
         with contextlib.suppress(ConnectionError):
@@ -150,7 +161,8 @@ class Region:
 
     def knows(self, other):
         digest = self.peer(other.name).digest("default/demo")
-        return digest is not None and digest.prefill_workers == len(other.engines)
+        is_known = digest is not None and digest.prefill_workers == len(other.engines)
+        return is_known and self.peer(other.name).rtt_s is not None
 
     def served(self):
         return sum(len(engine.seen) for engine in self.engines.values())
@@ -214,7 +226,7 @@ async def world(tmp_path, sizes, **plan):
     """Regions by name with so many mixed engines each; all hear all when it begins."""
     made_of = Plan(sizes, **plan)
     ports = dict(zip(sizes, free_ports(len(sizes)), strict=True))
-    wires = {(a, b): Wire(ports[b]) for a in sizes for b in sizes if a != b}
+    wires = {(a, b): Wire([ports[b]]) for a in sizes for b in sizes if a != b}
     for wire in wires.values():
         await wire.start()
     regions = {name: made_of.build(name, tmp_path / name, ports[name], wires) for name in sizes}
