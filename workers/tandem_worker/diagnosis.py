@@ -17,7 +17,7 @@ _CAUSES: tuple[tuple[re.Pattern[str], Reason, str], ...] = (
             r"|Can't load (the configuration|tokenizer)|not a valid model identifier"
         ),
         Reason.MODEL_UNAVAILABLE,
-        "check spec.model.source and spec.model.revision, and that the node can reach them",
+        "check spec.model.source{model} and spec.model.revision, and that the node can reach them",
     ),
     (
         re.compile(
@@ -51,17 +51,19 @@ _LOG_PREFIX = re.compile(
 )
 
 
-def diagnose_exit(returncode: int, lines: Sequence[str]) -> WorkerError:
+def diagnose_exit(returncode: int, lines: Sequence[str], model: str = "") -> WorkerError:
     """The typed fault of an engine that ended by itself.
 
     Args:
         returncode: as of subprocess: negative for a signal.
         lines: its last lines of output, oldest first.
+        model: where its weights come from; the library's own words often leave that out.
     """
     errors = [line for line in lines if _ERROR_LINE.search(line) and not _ECHO.search(line)]
     for pattern, reason, fix in _CAUSES:
         if found := next((line for line in reversed(errors) if pattern.search(line)), None):
-            return WorkerError(reason, f"{_shorten(found)}; {fix}", _exit_code(returncode))
+            told = fix.format(model=f" ({model})" if model else "")
+            return WorkerError(reason, f"{_shorten(found)}; {told}", _exit_code(returncode))
     last = _shorten(errors[-1]) if errors else "it left no error line"
     ended = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with code {returncode}"
     return WorkerError(

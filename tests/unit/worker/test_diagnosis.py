@@ -62,3 +62,8 @@ def test_the_message_fits_into_a_termination_log() -> None:
     fault = diagnose_exit(1, ["ValueError: " + "x" * 10_000])
     assert len(fault.to_termination_message().encode()) < 4096
     assert fault.to_termination_message().startswith("WorkerCrashing: ")
+
+
+def test_a_model_that_is_not_there_is_named_even_where_the_library_leaves_it_out() -> None:
+    line = "OSError: We couldn't connect to the hub to load the files"
+    assert "spec.model.source (hf://nobody/nothing)" in str(diagnose_exit(1, [line], "hf://nobody/nothing"))

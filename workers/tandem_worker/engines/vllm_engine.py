@@ -53,7 +53,7 @@ class VllmEngine:
 
     async def wait(self) -> WorkerError:
         returncode = await self._child.wait()
-        return diagnose_exit(returncode, self._child.tail.read_lines())
+        return diagnose_exit(returncode, self._child.tail.read_lines(), self._settings.config.model.source)
 
     async def stop(self, grace_s: float) -> None:
         if self._disk_watch is not None:
