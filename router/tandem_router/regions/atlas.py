@@ -110,10 +110,13 @@ class Atlas:
 
     def arrive(self, journey: Journey) -> None:
         """A request of a client came: its tenant earns a share of a spill."""
+        self._budget(journey).earn()
+
+    def _budget(self, journey: Journey) -> SpillBudget:
         budget = self._budgets.get(journey.tenant)
         if budget is None or budget.share != journey.spill_share:
             budget = self._budgets[journey.tenant] = SpillBudget(journey.spill_share)
-        budget.earn()
+        return budget
 
     def choose(self, journey: Journey, tried: Collection[str], now_s: float, draw: float) -> RegionChoice:
         """Where the request goes next; `tried`: regions that have failed it."""
@@ -122,7 +125,7 @@ class Atlas:
         if home.name in tried:
             home = replace(home, accepts=0.0)
         ask = RegionAsk(
-            journey.tokens, journey.target_s, self.allowed(journey.residency), self._budgets[journey.tenant].has_room
+            journey.tokens, journey.target_s, self.allowed(journey.residency), self._budget(journey).has_room
         )
         return decide_region(ask, home, peers, self.rules, leaning=journey.fleet in self._leaning, draw=draw)
 
@@ -140,7 +143,7 @@ class Atlas:
         peer.note_sent(journey.fleet, max(1, journey.tokens - hit), now_s)
         self._prefixes.note(journey.blocks, peer.bit)
         if choice.reason == SPILLED:
-            self._budgets[journey.tenant].spend()
+            self._budget(journey).spend()
 
     def _home_view(self, journey: Journey, now_s: float) -> RegionView:
         home = self._homes.get(journey.fleet)

@@ -80,6 +80,7 @@ class Crossing:
                 return await (self._stay() if link is None else self._cross(link))
             except HomeLostError:
                 self._has_left = True
+                self._call.errand.failures.clear()  # if it comes back here after all, it is with all workers open to it
             except ForwardError as error:
                 failure = error.error
             except MET_ELSEWHERE as error:

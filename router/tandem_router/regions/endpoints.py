@@ -30,7 +30,7 @@ from tandem_router.regions.messages import (
     speaks_like_us,
 )
 from tandem_router.regions.tally import ELSEWHERE
-from tandem_router.routes import CREATE, READ, Routes
+from tandem_router.routes import CREATE, Routes
 from tandem_router.serving import Order
 
 
@@ -57,8 +57,8 @@ class RegionEndpoints:
 
     def add_to(self, routes: Routes) -> None:
         """Put the paths into the internal listener's table."""
-        routes.add(READ, STREAM_PATH, self._stream)
-        routes.add(READ, PING_PATH, self._ping)
+        routes.add(("GET",), STREAM_PATH, self._stream)
+        routes.add(("GET",), PING_PATH, self._ping)
         routes.add(CREATE, FORWARD_PATH + "/", self._forward)
 
     async def leave(self) -> None:

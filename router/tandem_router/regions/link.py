@@ -48,6 +48,7 @@ class PeerLink:
         self._streams: dict[str, Exchange] = {}
         self._heard_s: dict[str, float] = {}
         self._looked_s = loop.time()
+        self._is_late = False  # our loop, when it was looked at last: it measures nothing but itself
         self._failures = 0  # questions without an answer, one after the other
 
     @property
@@ -78,8 +79,8 @@ class PeerLink:
 
     def look(self, now_s: float) -> bool:
         """End what is lost; whether the peer's state has changed. Call it every 50 ms or so."""
-        late_s, self._looked_s = now_s - self._looked_s, now_s
-        if late_s > LATE_S:
+        self._is_late, self._looked_s = now_s - self._looked_s > LATE_S, now_s
+        if self._is_late:
             return False
         self._end_silent(now_s)
         has_changed = self.peer.look(now_s)
@@ -186,7 +187,7 @@ class PeerLink:
             if is_answered:
                 self._failures = 0
                 self.peer.health.answer(self._loop.time())
-                if has_line:
+                if has_line and not self._is_late:
                     self.peer.measure(took_s)
             elif took_s < patience_s + ANSWER_S + LATE_S:
                 self._failures += 1

@@ -15,7 +15,7 @@ from unit.router.scripted import Engine, chat, connected_to, http_post, read_ans
 from tandem_core.keys import ROUTER_KEY_FILE, derive_internal_token, encode_key
 
 KEY = bytes(range(32))
-READY_S = 60.0
+READY_S = 150.0  # processes start slowly beside others
 
 
 async def stream_slowly(seen, channel):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import socket
 from dataclasses import dataclass, field
 from unittest.mock import patch
@@ -131,7 +132,7 @@ class Region:
     async def ask(self, headers="", **fields) -> RawAnswer:
         return await self.send(http_post(chat(**fields), headers=headers))
 
-    async def send(self, request, timeout_s=20) -> RawAnswer:
+    async def send(self, request, timeout_s=90) -> RawAnswer:
         async with connected_to(self.router.port) as (reader, writer):
             writer.write(request)
             return await asyncio.wait_for(read_answer(reader), timeout_s)
@@ -150,7 +151,7 @@ class Region:
     def peer(self, name):
         return self.router.border.atlas.peers[name]
 
-    async def until(self, check, timeout_s=10.0):
+    async def until(self, check, timeout_s=90.0):  # machines are shared
         async with asyncio.timeout(timeout_s):
             while not check():  # noqa: ASYNC110 - the condition is the router's state
                 await asyncio.sleep(0.01)
@@ -196,7 +197,8 @@ class Plan:
     tenants: str | None = None
     settings: dict = field(default_factory=dict)
     fleet: dict = field(default_factory=dict)
-    scheme: str = "http"
+    place: str = "http://127.0.0.1"
+    ca: object = None
 
     def build(self, name, folder, port, wires):
         """One region: files, engines, router; nothing runs yet."""
@@ -209,7 +211,9 @@ class Plan:
         for other in self.sizes.keys() - {name}:
             (folder / "peers" / other).mkdir()
             (folder / "peers" / other / "token").write_text(TOKEN)
-            url = f"{self.scheme}://127.0.0.1:{wires[name, other].port}"
+            if self.ca is not None:
+                shutil.copy(self.ca, folder / "peers" / other / "ca.crt")
+            url = f"{self.place}:{wires[name, other].port}"
             region.peers.append({"name": other, "url": url, "labels": self.labels.get(other, {})})
         region.changes = {
             "region": name, "regions_dir": folder / "peers", "region_token_file": folder / "token",
