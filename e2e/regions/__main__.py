@@ -32,13 +32,18 @@ MAY_BE_UNDER_WAY = 20  # requests
 WHOLE_S = 60.0  # a region that comes back gets its share over 30 s
 
 
+class NeverMet(Exception):  # noqa: N818
+    """The regions never began to serve for one another; the message says what each believes."""
+
+
 async def play(world: World, scenarios: Sequence[Scenario]) -> tuple[list[Outcome], list[str]]:
     """All scenarios, one after the other, under one load; what was wrong before they began."""
     load, watch, stop = Load(world, build_rates()), Watch(world), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(watch.run(stop))
-        faults = [] if await watch.until_all_up(WHOLE_S) else ["the regions never found one another"]
-        faults += [fault async for fault in find_faults_of_slices(world)]
+        if not await watch.until_all_up(WHOLE_S):
+            raise NeverMet(f"the regions did not find one another within {WHOLE_S:.0f} s: {watch.beliefs()}")
+        faults = [fault async for fault in find_faults_of_slices(world)]
         print(f"  slices: {'; '.join(faults) or 'as the manifest says'}", flush=True)
         asking = group.create_task(load.run(stop))
         await asyncio.sleep(WARM_UP_S)
@@ -97,7 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scenarios = choose(options.only)
     with tempfile.TemporaryDirectory(prefix="tandem-regions-") as folder, three_regions(Path(folder)) as world:
         print(f"three regions are up; load {os.getloadavg()[0]:.1f}", flush=True)
-        outcomes, faults = asyncio.run(play(world, scenarios))
+        try:
+            outcomes, faults = asyncio.run(play(world, scenarios))
+        except* NeverMet as group:
+            raise SystemExit(f"e2e-regions: {group.exceptions[0]}") from None
     table = "\n".join([*show(outcomes), f"Load average at the end: {os.getloadavg()[0]:.1f}."])
     print(table)
     if options.write:

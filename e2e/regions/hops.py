@@ -46,18 +46,25 @@ class Hops:
 
 
 async def fetch_hops(world: World) -> Hops:
-    """Of all regions; of nobody, while one of them has no router."""
+    """Of all regions; of nobody, while one of them has no router that answers."""
     addresses = tuple(region.router for region in world.regions.values())
     if None in addresses or any(region.is_dead for region in world.regions.values()):
         return Hops()
     hops = Hops(addresses)
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
         for region in world.regions.values():
-            text = (await client.get(f"{region.entry}/metrics")).raise_for_status().text
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    if sample.name == f"{_FORWARDS}_total":
-                        hops.sent[sample.labels["end"]] += int(sample.value)
-                    elif sample.name == f"{_RECEIVED}_total":
-                        hops.received[sample.labels["outcome"]] += int(sample.value)
+            try:
+                answer = await client.get(f"{region.entry}/metrics")
+            except httpx.HTTPError:
+                return Hops()
+            _add(hops, answer.text)
     return hops
+
+
+def _add(hops: Hops, text: str) -> None:
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == f"{_FORWARDS}_total":
+                hops.sent[sample.labels["end"]] += int(sample.value)
+            elif sample.name == f"{_RECEIVED}_total":
+                hops.received[sample.labels["outcome"]] += int(sample.value)

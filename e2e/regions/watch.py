@@ -87,6 +87,10 @@ class Watch:
                 until_s = min((change.at_s for change in later), default=time.monotonic())
                 yield Down(one.at_s, one.observer, one.peer, until_s - one.at_s)
 
+    def beliefs(self) -> str:
+        """What everybody believes now."""
+        return ", ".join(f"{peer} is {state} for {observer}" for (observer, peer), state in self._last.items())
+
     def state(self, observer: str, peer: str) -> str:
         """What `observer` believes of `peer` now."""
         return self._last.get((observer, peer), "unknown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import urllib3
+from kubernetes.client.exceptions import ApiException
 
 from cluster.api import Cluster, down_abandoned, ephemeral_cluster
 from cluster.processes import fetch_marked, stop
@@ -95,7 +98,9 @@ class World:
     def look(self) -> None:
         """Look at every region that lives, and let the lines lead to its router."""
         for region in self.regions.values():
-            if not region.is_dead:
+            if region.is_dead:
+                continue
+            with contextlib.suppress(ApiException, urllib3.exceptions.HTTPError):  # busy, or just killed: look again
                 region.look()
                 self.lines.lead(region.name, region.internal())
 
