@@ -29,6 +29,7 @@ from tandem_router.ledger import Outcome, RequestLedger
 from tandem_router.metrics import Metrics
 from tandem_router.regions.border import Border
 from tandem_router.regions.crossing import Crossing
+from tandem_router.regions.residency import require_unbound
 from tandem_router.served_names import model_not_found
 from tandem_router.serving import Order, Serving
 from tandem_router.tracing.context import TRACEPARENT
@@ -58,6 +59,8 @@ class CompletionService:
         ask = parse_ask(BY_PATH[request.path], request.body, self.gateway.gate.salt_of(principal))
         if not principal.may_use(ask.model):
             raise model_not_found(ask.model)
+        if self.border is None:
+            require_unbound(principal.residency)
         fleet = self.serving.catalog.resolve(ask.model)
         headers = engine_headers(request.headers)
         timeout_s = parse_timeout_s(request.header(TIMEOUT_MS), fleet.spec.request_timeout_s)

@@ -105,6 +105,13 @@ class UnauthorizedError(RequestError):
     kind = "authentication_error"
 
 
+class RegionForbiddenError(RequestError):
+    """No region that this installation knows may serve the request."""
+
+    status = 403
+    kind = "permission_error"
+
+
 class RateLimitedError(RequestError):
     """A limit of the caller's tenant is reached; others are served."""
 

@@ -62,7 +62,7 @@ class Gateway:
         self._salt()
         self._keeper = JwksKeeper(gate, self._clock)
         if not self._knows_region and config.binds_regions:
-            LOG.warning("tenants are bound to regions, and nobody is held to it: this router has no --region")
+            LOG.error("tenants that are bound to regions get 403: this router does not know its own; set --region")
 
     def _salt(self) -> None:
         if not self.is_open:  # one tenant has nobody to be kept apart from

@@ -9,6 +9,7 @@ from tandem_router.call import Call
 from tandem_router.errors import (
     DeadlineExceededError,
     OverloadedError,
+    RegionForbiddenError,
     RequestError,
     StreamBrokenError,
     UnavailableError,
@@ -31,13 +32,6 @@ from tandem_router.serving import Order
 from tandem_router.tracing.spans import Span, traced_headers
 
 MET_ELSEWHERE = (OverloadedError, UnavailableError, UpstreamFailedError)
-
-
-class RegionForbiddenError(RequestError):
-    """No region that this installation knows may serve the request."""
-
-    status = 403
-    kind = "permission_error"
 
 
 class Crossing:

@@ -8,6 +8,8 @@ proves nothing.
 
 from collections.abc import Iterable, Mapping
 
+from tandem_router.errors import RegionForbiddenError
+
 Residency = tuple[frozenset[str], ...]
 ANYWHERE: Residency = ()
 
@@ -25,6 +27,18 @@ def _fits(entry: str, region: str, labels: Mapping[str, str]) -> bool:
 def clause_of(entries: Iterable[str] | None) -> Residency:
     """One source's clause; None where it says nothing."""
     return ANYWHERE if entries is None else (frozenset(entries),)
+
+
+def require_unbound(residency: Residency) -> None:
+    """A router that does not know its own region serves nobody who is bound to one.
+
+    Raises:
+        RegionForbiddenError: the request may not be served everywhere.
+    """
+    if residency:
+        where = describe(residency)
+        message = f"This key's requests may be served in {where} only; this router knows no region: set region.name."
+        raise RegionForbiddenError(message, code="region_not_allowed")
 
 
 def describe(residency: Residency) -> str:

@@ -300,3 +300,15 @@ async def test_a_far_region_is_known_and_its_way_is_measured_also_when_it_grows(
             wire.delay_s = delay_s
             await made["eu"].until(lambda way_s=2 * delay_s: (peer.rtt_s or 0.0) >= way_s and peer.state == "up")
             assert (await made["eu"].ask()).headers["x-tandem-region"] == "us"
+
+
+async def test_a_router_that_knows_no_region_serves_nobody_who_is_bound_to_one(tmp_path, caplog):
+    async with world(tmp_path, {"eu": 1}, tenants=TENANTS, settings={"region": ""}) as made:
+        assert "tenants that are bound to regions get 403" in caplog.text
+        for tenant in ("bound", "lawful", "away"):
+            answer = await made["eu"].ask(as_tenant(tenant))
+            assert (answer.status, answer.json["error"]["code"]) == (403, "region_not_allowed")
+            assert "region.name" in answer.json["error"]["message"]
+        answer = await made["eu"].ask(as_tenant("free"))
+        assert answer.status == 200
+        assert "x-tandem-region" not in answer.headers

@@ -38,9 +38,7 @@ async def test_regions_speak_tls_by_name_and_believe_the_ca_that_they_were_given
         await made["eu"].until(lambda: made["eu"].peer("us").state == "up")
 
 
-async def test_a_certificate_of_the_installations_ca_is_enough_without_a_token(
-    tmp_path, authority, listener_tls
-):
+async def test_a_certificate_of_the_installations_ca_is_enough_without_a_token(tmp_path, authority, listener_tls):
     settings = {**listener_tls, "internal_tls_ca": authority.certificate, "region_token_file": None}
     plan = {"settings": settings, "ca": authority.certificate, "place": "https://127.0.0.1"}
     async with world(tmp_path, {"eu": 0, "us": 1}, **plan) as made:
