@@ -183,7 +183,7 @@ Prediction = Callable[[float], dict[str, Any]]  # slowdown → what the simulato
 def report(watch: Watch, ledger: Ledger, trace: Trace, predict: Prediction, status: dict[str, Any]) -> None:
     """Prints what was seen beside what was simulated, and fails where they lie far apart.
 
-    A busy machine is slower than its model, by as much as its tokens take longer. A second simulation is therefore told,
+    A busy machine is slower than its model, by as much as its tokens take longer. So a second simulation is told,
     on engines as slow as those were: what still differs there is the simulator's fault.
     """
     targets = {
