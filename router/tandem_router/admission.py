@@ -114,6 +114,17 @@ class AdmissionQueue(Generic[P]):
         """Of all that wait."""
         return [waiter.wish for waiter in (*self._retries, *self._line)]
 
+    def place_now(self, place: Callable[[], P | None], tenant: str, tokens: float) -> P | None:
+        """Place a request that need not wait; None when nobody can start it, or others wait.
+
+        Args:
+            tokens: what its tenant is charged with.
+        """
+        claim = None if self._line else place()
+        if claim is not None:
+            self._line.charge(tenant, tokens)
+        return claim
+
     async def admit(self, place: Callable[[], P | None], wish: Wish, patience: Patience) -> P:
         """Wait for a placement.
 
@@ -124,8 +135,8 @@ class AdmissionQueue(Generic[P]):
             OverloadedError: all workers stayed busy, or too many wait.
             UnavailableError: no worker appeared.
         """
-        if not self._line and (claim := place()) is not None:
-            self._line.charge(wish.tenant, wish.tokens / wish.weight)
+        claim = self.place_now(place, wish.tenant, wish.tokens / wish.weight)
+        if claim is not None:
             return claim
         waiter = self._join(place, wish)
         self.wake()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tandem_router.ask import Ask
 from tandem_router.fleets import Worker
@@ -20,8 +20,7 @@ MAX_REFUSAL_BYTES = 1 << 20
 _NOT_THE_CLIENTS = RETRIABLE | {UNAUTHORIZED}
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(NamedTuple):
     """What was learned from a whole answer."""
 
     usage: dict[str, Any] | None

@@ -5,8 +5,7 @@ client did not set them, and only otherwise is the body serialised anew.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandem_router import jsontext
 from tandem_router.apis.shape import Api
@@ -16,8 +15,7 @@ PREFILL_KV_PARAMS = {"do_remote_decode": True, "do_remote_prefill": False}
 BYTES_PER_TOKEN = 4  # of English text; only costs are estimated with it
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One request for tokens.
 
     Attributes:

@@ -22,14 +22,13 @@ from tandem_router.headers import client_headers, leg_headers
 from tandem_router.http1.exchange import UpstreamError
 from tandem_router.http1.messages import Headers, encode_request
 from tandem_router.http1.writer import ResponseWriter
-from tandem_router.learning import learn_decode, learn_prefill, learn_transfer
+from tandem_router.learning import judge_templates, learn_decode, learn_own_prefill, learn_prefill, learn_transfer
 from tandem_router.ledger import Outcome, RequestLedger, outcome_of
 from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, give_up, release_lease, run_prefill
 from tandem_router.refusal import send_error
 from tandem_router.serving import Order, Serving
 from tandem_router.token_trail import TokenTrail
 from tandem_router.tracing.spans import FIRST_CHUNK_S, QUEUE_S, ROUTE_REASON, RequestTrace, Span, traced_headers
-from tandem_router.trials import is_over
 
 UNWANTED_LOCAL = frozenset(("no_prefill_worker", "prefill_failed", "prefill_declined", "circuit_open"))
 LEG_NAMES = {"p": "prefill", "d": "decode"}
@@ -61,6 +60,7 @@ class Call:
         self._lease: tuple[Worker, str] | None = None  # KV that a prefill worker may be keeping for us
         self._prefill_ended_s: float | None = None
         self._kv_params: Mapping[str, Any] | None = None  # what the answering leg was given
+        self._asked_s = 0.0  # when it was given it
         self._span: Span | None = None  # of the leg under way, in a request that is traced
 
     async def run(self) -> Outcome:
@@ -256,6 +256,7 @@ class Call:
 
         async def open_with(bearer: str | None) -> Answer:
             _, headers = self._next_leg("d", worker, bearer)
+            self._asked_s = self._clock()
             request = encode_request(b"POST", self._ask.api.target, worker.endpoint.authority, headers, body)
             return await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
 
@@ -324,23 +325,12 @@ class Call:
         usage = relayed.usage
         self._ledger.count_usage(self._trail.whole_usage(usage) if self._trail is not None and usage else usage)
         learn_decode(worker, (batch_before + worker.running) / 2, self._ledger.tpot_s(), self._clock())
-        self._try_out(placement, has_error=relayed.has_error)
+        if self._kv_params is None:
+            first_s = None if is_begun or not answer.is_stream else self._ledger.first_token_s
+            span_s = None if first_s is None else (self._asked_s, first_s)
+            learn_own_prefill(self._order.fleet, self.errand, worker, self._ledger.counts, span_s)
+        judge_templates(self._order, self._ledger, placement, self._clock(), has_error=relayed.has_error)
         return Outcome.ENGINE_ERROR if relayed.has_error else Outcome.OK
-
-    def _try_out(self, placement: Placement, *, has_error: bool) -> None:
-        """The answer is whole: what it says of the workers' templates, and of the usefulness of their caches."""
-        order, ledger = self._order, self._ledger
-        if placement.prefill is None:
-            placement.decode.worker.hit_tokens.add(ledger.counts.cached, self._clock())
-        if has_error:
-            order.fleet.trials.note_fault(placement.decode.worker.spec.template_revision)
-            return
-        ttft_s = None if ledger.first_token_s is None else ledger.first_token_s - order.started_s
-        order.fleet.trials.note_end(
-            [claim.worker.spec.template_revision for claim in (placement.decode, placement.prefill) if claim],
-            ttft_missed=is_over(ttft_s, order.fleet.spec.ttft_target_s),
-            tpot_missed=is_over(ledger.tpot_s(), order.fleet.spec.tpot_target_s),
-        )
 
     def _on_first(self, placement: Placement) -> None:
         worker = placement.decode.worker

@@ -1,7 +1,7 @@
 """Accepts completion requests: reads them, opens their account, and closes it whatever happens."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 
 from tandem_router.apis.served import BY_PATH
@@ -73,7 +73,7 @@ class CompletionService:
         order = Order(ask, fleet, headers, request_id, started_s, deadline_s, visit, standing, trace)
         if self.border is not None:
             is_counted = self.border.counts_at_home(order, principal)
-            order = replace(order, region=self.border.name, is_counted=is_counted)
+            order = order._replace(region=self.border.name, is_counted=is_counted)
         await self.serve(order, writer)
 
     def _trace(self, tracer: Tracer, request: Request, ask: Ask, fleet: Fleet, now_s: float) -> RequestTrace | None:

@@ -1,6 +1,5 @@
 """Whether, and with what request, a broken stream is gone on with elsewhere (`routing.continuation: Tokens`). Pure."""
 
-from dataclasses import replace
 from typing import Any
 
 from tandem_router import jsontext
@@ -46,7 +45,7 @@ def is_text_message(message: object) -> bool:
 
 def traced(ask: Ask) -> Ask:
     """`ask`, with the engine telling the tokens of its answer."""
-    return replace(ask, traces_tokens=True)
+    return ask._replace(traces_tokens=True)
 
 
 def plan_continuation(ask: Ask, trail: TokenTrail) -> Ask:
@@ -59,8 +58,7 @@ def plan_continuation(ask: Ask, trail: TokenTrail) -> Ask:
     fields = {**ask.fields, **_left_limits(ask, len(trail.sent_ids))}
     if ask.api is not CHAT:
         fields["prompt"] = ids
-    return replace(
-        ask,
+    return ask._replace(
         fields=fields,
         raw=jsontext.dumps(fields),
         prompt_token_ids=ids if ask.api is CHAT else None,

@@ -1,13 +1,13 @@
 """What placing needs to know of a request, and what is learned on its way."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tandem_router.fleets import Worker
 from tandem_router.policy.costs import Want
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Who asks, and what was promised. Times in seconds.
 
     Attributes:
@@ -36,6 +36,7 @@ class Errand:
         whole_reason: why it must not be split, None if it may.
         started_s, deadline_s: of the loop's clock.
         hits: leading blocks that each worker (by bit) holds, as known at `hits_s`.
+        target_s: its TTFT target; 0 before `reception.set_times`, which only a request needs that may wait.
         latest_start_s: until then it may wait for a worker that it prefers.
         blocked_on: what it waited for last; see `policy.pairing.Busy`.
         may_leave: it can be served elsewhere, and is not to wait where nobody is left to serve it.
@@ -51,6 +52,7 @@ class Errand:
     deadline_s: float
     hits: dict[int, int] = field(default_factory=dict)
     hits_s: float = float("-inf")
+    target_s: float = 0.0
     latest_start_s: float = float("-inf")
     blocked_on: str | None = None
     may_leave: bool = False
@@ -64,7 +66,9 @@ class Errand:
     @property
     def cached_tokens(self) -> int:
         """Prompt tokens that the best worker for it holds, by the index; at least one is always computed."""
-        held = max(self.hits.values(), default=0)
+        if not self.hits:
+            return 0
+        held = max(self.hits.values())
         return min(self.want.tokens - 1, int(held * self.want.tokens_per_block))
 
     def hit_share(self, worker: Worker) -> float:

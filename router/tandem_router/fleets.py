@@ -15,9 +15,9 @@ from tandem_router.policy.hit_trust import HitTrust
 from tandem_router.policy.learned import Terms, WorkerFits, typical_terms
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
 from tandem_router.policy.retry_budget import RetryBudget
-from tandem_router.policy.revisions import Readiness
 from tandem_router.policy.token_ratio import TokenRatio
 from tandem_router.recent import RecentWindow
+from tandem_router.roster import Roster
 from tandem_router.served_names import model_not_found, served_names
 from tandem_router.snapshot import FleetSpec, Snapshot, WorkerSpec
 from tandem_router.trials import DecayingSum, Trials
@@ -225,6 +225,7 @@ class Fleet:
     def __init__(self, spec: FleetSpec, capacity: Capacity) -> None:
         self.spec = spec
         self.workers: dict[str, Worker] = {}  # by uid
+        self.roster = Roster(self.workers)
         self.queue: AdmissionQueue[Placement] = AdmissionQueue(capacity.queue)
         self.token_ratio = TokenRatio()
         self.retry_budget = RetryBudget()
@@ -250,7 +251,8 @@ class Fleet:
     def typical_prefill(self, now_s: float) -> Terms | None:
         """What prefill costs on a typical worker, a moment old at most; None while nothing is learned."""
         if now_s >= self._typical_until_s:
-            fits = [worker.fits.prefill.terms for worker in self.workers.values()]
+            workers = self.workers.values()
+            fits = [worker.fits.prefill.terms for worker in workers if worker.is_prefill or not self.spec.has_prefill]
             self._typical = typical_terms([fit for fit in fits if fit is not None])
             self._typical_until_s = now_s + TYPICAL_STAYS_S
         return self._typical
@@ -282,25 +284,13 @@ class Fleet:
             self.retire_counters(worker)
             worker.forget_start()
         worker.state, worker.seen_s, worker.read_s, worker.is_mute = state, now_s, now_s, False
+        self.roster.forget()
         return restarted
 
     def retire_counters(self, worker: Worker) -> None:
         """Keep what a worker counted before it left or restarted."""
         if worker.state is not None:
             self._departed = sum_counters([self._departed, worker.state.kv])
-
-
-def readiness(workers: Iterable[Worker]) -> dict[str, Readiness]:
-    """What is ready of each kv-revision."""
-    groups: dict[str, list[Worker]] = {}
-    for worker in workers:
-        groups.setdefault(worker.spec.kv_revision, []).append(worker)
-    return {revision: _readiness(members) for revision, members in groups.items()}
-
-
-def _readiness(members: list[Worker]) -> Readiness:
-    prefill = sum(worker.is_prefill for worker in members)
-    return Readiness(prefill, len(members) - prefill, max(worker.spec.created for worker in members))
 
 
 def sum_counters(counters: Iterable[KVCounters]) -> KVCounters:
@@ -381,6 +371,7 @@ class Catalog:
                 fleet.workers[uid] = Worker(spec, self._take_bit(), self._capacity.default_slots)
             else:
                 worker.spec = spec
+        fleet.roster.forget()
 
     def _drop_fleet(self, fleet: Fleet) -> None:
         for worker in fleet.workers.values():

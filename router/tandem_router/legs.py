@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandem_router import jsontext
 from tandem_router.apis.shape import Api
@@ -37,8 +36,7 @@ class LegError(Exception):
         self.reached = reached
 
 
-@dataclass(frozen=True, slots=True)
-class PrefillResult:
+class PrefillResult(NamedTuple):
     """What the prefill leg brought.
 
     Attributes:

@@ -2,19 +2,20 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 from tandem_router.claims import Claim, Placement
 from tandem_router.decision_log import DecisionLog
 from tandem_router.errand import Errand
 from tandem_router.errors import UpstreamFailedError
-from tandem_router.fleets import Fleet, Worker, readiness
+from tandem_router.fleets import Fleet, Worker
 from tandem_router.policy.costs import missing_tokens
 from tandem_router.policy.pairing import Busy, Choices, Pair, PairingRules, decide_pair, decide_prefill
 from tandem_router.policy.prefix_index import PrefixIndex
 from tandem_router.policy.replay import Taken
 from tandem_router.policy.revisions import choose_revision
+from tandem_router.roster import Group
 
+NOBODY = Group()
 HITS_STAY_S = 0.25  # what the index said of a request that waits is asked again after this time
 
 
@@ -35,18 +36,18 @@ class Placer:
         Raises:
             UpstreamFailedError: every worker that could answer has already failed this request.
         """
-        revision, workers = self._of_one_revision(fleet, fleet.usable(now_s))
-        decodes = [worker for worker in workers if not worker.is_prefill]
-        if revision is None or not decodes:
+        revision, group = self._of_one_revision(fleet, fleet.roster.groups(now_s))
+        if revision is None or not group.decodes:
             errand.blocked_on = "decode"
             return None
-        if errand.failures and all(errand.is_refused_by(worker) for worker in decodes):
+        if errand.failures and all(errand.is_refused_by(worker) for worker in group.decodes):
             raise UpstreamFailedError("Every worker that could answer has failed this request.", code="workers_failed")
-        choices = self._choices(fleet, errand, decodes, workers, now_s)
+        choices = self._choices(fleet, errand, group, now_s)
         self.look_up(fleet, errand, now_s)
-        if errand.hits and choices.prefills:
-            pressure = len(fleet.queue) / len(choices.prefills)
-            errand.want = replace(errand.want, pressure=pressure, can_wait=now_s < errand.latest_start_s)
+        waiting = len(fleet.queue)
+        if errand.hits and choices.prefills and (waiting or not all(worker.has_slot for worker in choices.prefills)):
+            pressure = waiting / len(choices.prefills)
+            errand.want = errand.want._replace(pressure=pressure, can_wait=now_s < errand.latest_start_s)
         draw = self._draw()
         choices, decided = self._decide(errand, choices, draw)
         if isinstance(decided, Busy):
@@ -58,8 +59,8 @@ class Placer:
 
     def replace_prefill(self, fleet: Fleet, errand: Errand, revision: str, now_s: float) -> Claim | None:
         """Another prefill worker that can start now, None if there is none."""
-        workers = [one for one in fleet.usable(now_s) if one.is_prefill and one.spec.kv_revision == revision]
-        prefills = preferred(workers, errand, now_s)
+        group = fleet.roster.groups(now_s).get(revision, NOBODY)
+        prefills = preferred(group.prefills, errand, now_s)
         chosen = decide_prefill(errand.want, prefills, errand.hits, self._draw()) if prefills else None
         return None if chosen is None else self._claim_prefill(fleet, errand, chosen)
 
@@ -78,25 +79,22 @@ class Placer:
             return choices, decided
         decode = decided.decode
         reached = [one for one in choices.prefills if not decode.given_up(one)]
-        choices = replace(choices, prefills=reached, decodes=[decode], whole_reason=None if reached else "circuit_open")
+        choices = choices._replace(prefills=reached, decodes=[decode], whole_reason=None if reached else "circuit_open")
         return choices, decide_pair(errand.want, choices, errand.hits, self._rules, draw)
 
-    def _of_one_revision(self, fleet: Fleet, usable: list[Worker]) -> tuple[str | None, list[Worker]]:
+    def _of_one_revision(self, fleet: Fleet, groups: dict[str, Group]) -> tuple[str | None, Group]:
         """The kv-revision that serves this request, and its workers; with one revision there is nothing to weigh."""
-        if len({worker.spec.kv_revision for worker in usable}) == 1:
-            return usable[0].spec.kv_revision, usable
-        spec = fleet.spec
-        revision = choose_revision(readiness(usable), spec.weights, self._draw(), has_prefill=spec.has_prefill)
-        return revision, [worker for worker in usable if worker.spec.kv_revision == revision]
+        if len(groups) == 1:
+            return next(iter(groups.items()))
+        ready = {revision: group.readiness() for revision, group in groups.items()}
+        revision = choose_revision(ready, fleet.spec.weights, self._draw(), has_prefill=fleet.spec.has_prefill)
+        return revision, NOBODY if revision is None else groups[revision]
 
-    def _choices(
-        self, fleet: Fleet, errand: Errand, decodes: list[Worker], workers: list[Worker], now_s: float
-    ) -> Choices[Worker]:
+    def _choices(self, fleet: Fleet, errand: Errand, group: Group, now_s: float) -> Choices[Worker]:
         whole_reason = errand.whole_reason if fleet.spec.has_prefill else "mixed"
-        prefills = [] if whole_reason is not None else [worker for worker in workers if worker.is_prefill]
         return Choices(
-            preferred(prefills, errand, now_s),
-            preferred(decodes, errand, now_s),
+            [] if whole_reason is not None else preferred(group.prefills, errand, now_s),
+            preferred(group.decodes, errand, now_s),
             whole_reason,
             must_split=fleet.spec.on_prefill_failure == "Fail",
         )
@@ -108,4 +106,4 @@ class Placer:
 def preferred(workers: list[Worker], errand: Errand, now_s: float) -> list[Worker]:
     """Those that have not failed this request, without those that failed others a moment ago unless all did."""
     able = [worker for worker in workers if not errand.has_failed(worker)] if errand.failures else workers
-    return [worker for worker in able if not worker.is_avoided(now_s)] or able
+    return [worker for worker in able if not worker.ejection.is_open(now_s)] or able

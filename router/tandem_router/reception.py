@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 from tandem_core.targets import Objectives, ttft_target_s
@@ -55,23 +56,29 @@ class Reception:
             raise UnavailableError(
                 "This model has no workers and will get none: spec.decode.replicas is 0.", code="scaled_to_zero"
             )
-        wish = build_wish(fleet, errand)
-        errand.latest_start_s = wish.latest_start_s
-        return await fleet.queue.admit(
-            lambda: self.placer.place(fleet, errand, self.clock()), wish, build_patience(fleet, self.clock)
-        )
+        place = partial(self._place, fleet, errand)
+        if errand.hits and errand.whole_reason is None:
+            set_times(fleet, errand)  # for what it holds it may be worth a wait
+        standing = errand.standing
+        new = errand.tokens - errand.cached_tokens
+        placed = fleet.queue.place_now(place, standing.tenant, new / standing.weight)
+        if placed is not None:
+            return placed
+        return await fleet.queue.admit(place, build_wish(fleet, errand), build_patience(fleet, self.clock))
+
+    def _place(self, fleet: Fleet, errand: Errand) -> Placement | None:
+        return self.placer.place(fleet, errand, self.clock())
 
 
 def build_wish(fleet: Fleet, errand: Errand) -> Wish:
     """When the request must start, by the objective of its fleet and what its workers have taught."""
+    set_times(fleet, errand)
     cached = errand.cached_tokens
-    service_s = isolated_s(fleet, errand.tokens - cached, errand.started_s)
-    target_s = target_of(fleet, errand.standing, service_s)
     return Wish(
         tokens=errand.tokens - cached,
         cached_tokens=cached,
-        latest_start_s=min(errand.started_s + target_s, errand.deadline_s) - service_s,
-        target_s=target_s,
+        latest_start_s=errand.latest_start_s,
+        target_s=errand.target_s,
         tenant=errand.standing.tenant,
         priority=errand.standing.priority,
         weight=errand.standing.weight,
@@ -79,6 +86,13 @@ def build_wish(fleet: Fleet, errand: Errand) -> Wish:
         blocked_on=lambda: errand.blocked_on,
         may_leave=errand.may_leave,
     )
+
+
+def set_times(fleet: Fleet, errand: Errand) -> None:
+    """The errand's TTFT target, and the moment at which it must start to reach it."""
+    service_s = isolated_s(fleet, errand.tokens - errand.cached_tokens, errand.started_s)
+    errand.target_s = target_of(fleet, errand.standing, service_s)
+    errand.latest_start_s = min(errand.started_s + errand.target_s, errand.deadline_s) - service_s
 
 
 def target_of(fleet: Fleet, standing: Standing, service_s: float) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandem_router.ask import Ask
 from tandem_router.errand import Standing
@@ -52,8 +52,7 @@ class Serving:
         task.add_done_callback(self.background.discard)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One accepted request. Times are seconds of the loop's clock.
 
     Attributes:

@@ -1,12 +1,10 @@
 """The engine's own token counts of one request, as its usage tells them. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCounts:
+class TokenCounts(NamedTuple):
     """Tokens of one request; `cached` are those of the prompt that were not computed anew."""
 
     prompt: int = 0

@@ -12,16 +12,16 @@ class Trials:
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
-        self._bins: dict[str, deque[TrialBin]] = {}
+        self._bins: dict[str, deque[list[int]]] = {}  # as `TrialBin`, and growing in place
 
     def note_fault(self, template: str) -> None:
         """A leg ended by a fault of a worker of this template."""
-        self._note(template, TrialBin(self._now(), 1, 1))
+        self._note(template, 1, 0, 0)
 
     def note_end(self, templates: Iterable[str], *, ttft_missed: bool, tpot_missed: bool) -> None:
         """A request was answered by workers of these templates."""
         for template in templates:
-            self._note(template, TrialBin(self._now(), 1, 0, int(ttft_missed), int(tpot_missed)))
+            self._note(template, 0, ttft_missed, tpot_missed)
 
     def tell(self, present: Iterable[tuple[str, str]]) -> tuple[Trial, ...]:
         """What the operator is told of the templates that are present; nothing while no role has two.
@@ -36,19 +36,22 @@ class Trials:
             return ()
         oldest_s = self._wall() - TRIAL_KEPT_S
         return tuple(
-            Trial(template_revision=name, bins=tuple(one for one in bins if one.started_s >= oldest_s))
+            Trial(template_revision=name, bins=tuple(TrialBin(*one) for one in bins if one[0] >= oldest_s))
             for name, bins in sorted(self._bins.items())
         )
 
-    def _now(self) -> int:
-        return int(self._wall() // TRIAL_BIN_S) * TRIAL_BIN_S
-
-    def _note(self, template: str, one: TrialBin) -> None:
-        bins = self._bins.setdefault(template, deque(maxlen=TRIAL_KEPT_S // TRIAL_BIN_S))
-        if bins and bins[-1].started_s >= one.started_s:
-            last = bins.pop()
-            one = TrialBin(last.started_s, *(a + b for a, b in zip(last[1:], one[1:], strict=True)))
-        bins.append(one)
+    def _note(self, template: str, failed: int, ttft_missed: int, tpot_missed: int) -> None:
+        started_s = int(self._wall() // TRIAL_BIN_S) * TRIAL_BIN_S
+        bins = self._bins.get(template)
+        if bins is None:
+            bins = self._bins[template] = deque(maxlen=TRIAL_KEPT_S // TRIAL_BIN_S)
+        if not bins or bins[-1][0] < started_s:
+            bins.append([started_s, 0, 0, 0, 0])
+        newest = bins[-1]
+        newest[1] += 1
+        newest[2] += failed
+        newest[3] += ttft_missed
+        newest[4] += tpot_missed
 
 
 def is_over(value_s: float | None, target_s: float | None) -> bool:

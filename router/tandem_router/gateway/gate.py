@@ -206,6 +206,8 @@ def _rate(per_minute: int | None, share: Share) -> float | None:
 def limit_headers(limits: TenantLimits, now_s: float) -> Headers:
     """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, for the limits that there are."""
     headers: Headers = []
+    if limits.requests is None and limits.tokens is None:
+        return headers
     for (limit, remaining, reset), bucket in zip(LIMIT_HEADERS, (limits.requests, limits.tokens), strict=True):
         if bucket is not None:
             whole, level = bucket.per_minute, bucket.level(now_s)

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 import httptools
 
 from tandem_router.errors import BadRequestError, OverloadedError, RequestError, RequestTooSlowError
-from tandem_router.http1.messages import Headers, Request, encode_response_head
+from tandem_router.http1.messages import Headers, Request, encode_response_head, index_headers
 from tandem_router.http1.reading import BufferedReader
 from tandem_router.http1.strict import Limits, check_head
 from tandem_router.http1.writer import ResponseWriter
@@ -78,7 +78,7 @@ class ClientConnection(BufferedReader):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_bytes = 0  # received, of a head that is not complete
-        self._header_bytes = 0  # of the headers that have been parsed
+        self._by_name: dict[bytes, bytes] = {}
         self._has_head = False
         self._in_message = False
 
@@ -100,6 +100,7 @@ class ClientConnection(BufferedReader):
     def eof_received(self) -> bool:
         """A client that will send no more is gone: nobody waits for what a half-closed connection would get."""
         if self._task is not None:
+            self._task.cancel()  # now, and not when the loop has told us that the connection is lost
             self._transport.abort()
         return False
 
@@ -139,7 +140,6 @@ class ClientConnection(BufferedReader):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._has_head:  # trailers are read and dropped
             self._headers.append((name, value))
-            self._header_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         self._has_head = True
@@ -164,6 +164,7 @@ class ClientConnection(BufferedReader):
             body=b"".join(self._body),
             keep_alive=self._parser.should_keep_alive(),
             is_http10=self._parser.get_http_version() == "1.0",
+            by_name=self._by_name,
         )
         self._in_message = False
         self._awaits_continue = False
@@ -204,7 +205,6 @@ class ClientConnection(BufferedReader):
         self._body = []
         self._body_bytes = 0
         self._head_bytes = 0
-        self._header_bytes = 0
         self._has_head = False
         self._in_message = True
 
@@ -212,9 +212,10 @@ class ClientConnection(BufferedReader):
         limits = self._limits
         if self._is_surplus:
             raise OverloadedError("Too many clients are connected.", code="too_many_connections", retry_after_s=1)
-        limits.check_head_size(len(self._url) + self._header_bytes)
-        parser = self._parser
-        self._awaits_continue = check_head(parser.get_method(), parser.get_http_version(), self._headers, limits)
+        parser, headers = self._parser, self._headers
+        limits.check_head_size(len(self._url) + sum(len(name) + len(value) + 4 for name, value in headers))
+        self._by_name = by_name = index_headers(headers)
+        self._awaits_continue = check_head(parser.get_method(), parser.get_http_version(), headers, by_name, limits)
         self._due_s = self._loop.time() + self._limits.body_timeout_s
 
     def _say_continue(self) -> None:

@@ -1,6 +1,6 @@
 """Heads of HTTP messages as plain values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 Headers = list[tuple[bytes, bytes]]  # in the order and the letter case in which they came
@@ -26,7 +26,7 @@ HOP_BY_HOP = frozenset(
 
 @dataclass(slots=True)
 class Request:
-    """One request of a client, complete."""
+    """One request of a client, complete. `by_name`: its headers as `index_headers` has them."""
 
     method: bytes
     path: str  # without the query
@@ -35,10 +35,11 @@ class Request:
     body: bytes = b""
     keep_alive: bool = True
     is_http10: bool = False
+    by_name: dict[bytes, bytes] = field(default_factory=dict)
 
     def header(self, name: bytes) -> bytes | None:
         """First value of the header `name` (given in lower case), or None."""
-        return find_header(self.headers, name)
+        return self.by_name.get(name)
 
 
 @dataclass(slots=True)
@@ -60,6 +61,14 @@ class Response:
 
     head: ResponseHead
     body: bytes
+
+
+def index_headers(headers: Headers) -> dict[bytes, bytes]:
+    """First value of each header, by its name in lower case."""
+    index: dict[bytes, bytes] = {}
+    for name, value in headers:
+        index.setdefault(name.lower(), value)
+    return index
 
 
 def find_header(headers: Headers, name: bytes) -> bytes | None:

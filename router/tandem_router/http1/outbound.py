@@ -3,7 +3,9 @@
 import asyncio
 import ssl
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from socket import SHUT_RDWR
 from typing import cast
 
 from tandem_router.http1.decoder import FramingError, ResponseDecoder
@@ -15,6 +17,12 @@ from tandem_router.http1.reading import BufferedReader, new_read_buffer
 IDLE_REUSE_S = 4.0  # engines' HTTP servers close idle connections after 5 s
 MAX_IDLE_PER_ENDPOINT = 128
 SECOND_LOOK_S = 0.05  # what came while our loop stood still is read before a worker is given up
+
+
+def hang_up(transport: asyncio.Transport) -> None:
+    """End both directions of a connection, as far as it still stands."""
+    with suppress(OSError):
+        transport.get_extra_info("socket").shutdown(SHUT_RDWR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,9 @@ class UpstreamConnection(BufferedReader):
             self._transport.pause_reading()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once: a worker in the midst of an answer is told now, not at the loop's next turn."""
+        if self._exchange is not None and not self._transport.is_closing():
+            hang_up(self._transport)
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

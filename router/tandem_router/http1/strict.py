@@ -1,11 +1,13 @@
 """What a client's request must be like, beyond what the parser refuses. No I/O."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tandem_router.errors import BadRequestError, BodyTooLargeError, HeadersTooLargeError
 from tandem_router.http1.messages import Headers
 
-_CHECKED = frozenset((b"transfer-encoding", b"content-length", b"expect"))
+_FRAMING = (b"transfer-encoding", b"content-length", b"expect")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,11 @@ class Limits:
             raise BodyTooLargeError(message, code="body_too_large")
 
 
-def check_head(method: bytes, version: str, headers: Headers, limits: Limits) -> bool:
+def check_head(method: bytes, version: str, headers: Headers, by_name: Mapping[bytes, bytes], limits: Limits) -> bool:
     """Refuse what two servers could read differently. Returns whether the client waits for 100-continue.
+
+    Args:
+        by_name: `headers`, indexed.
 
     Raises:
         BadRequestError: not plain HTTP/1.1 or 1.0, or not exactly one Host.
@@ -43,28 +48,30 @@ def check_head(method: bytes, version: str, headers: Headers, limits: Limits) ->
         raise malformed("This is no proxy: CONNECT is not served.")
     if version not in ("1.1", "1.0"):
         raise malformed(f"HTTP version {version} is not supported: use HTTP/1.1.")
-    hosts, awaits_continue = 0, False
-    for key, value in headers:
-        name = key.lower()
-        if name == b"host":
-            hosts += 1
-        elif name in _CHECKED:
-            awaits_continue |= _check_framing(name, value.lower(), version, limits)
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
+    if len(by_name) != len(headers):
+        _refuse_repeated(headers)
+    if b"host" not in by_name and version == "1.1":
         raise malformed("A request has exactly one Host header.")
-    return awaits_continue
-
-
-def _check_framing(name: bytes, value: bytes, version: str, limits: Limits) -> bool:
-    if name == b"transfer-encoding" and (value != b"chunked" or version == "1.0"):
+    coding, length, expect = map(by_name.get, _FRAMING)
+    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
         raise malformed("Transfer-Encoding must be chunked, in HTTP/1.1.")
-    if name == b"content-length":
-        limits.check_body_size(int(value))
-    if name != b"expect":
+    if length is not None:
+        limits.check_body_size(int(length))
+    if expect is None:
         return False
-    if value != b"100-continue":
+    if expect.lower() != b"100-continue":
         raise malformed("Expect may only be 100-continue.")
     return version == "1.1"
+
+
+def _refuse_repeated(headers: Headers) -> None:
+    """Only the first value of a header is looked at: none that matters here may come twice."""
+    counts = Counter(name.lower() for name, _ in headers)
+    if counts[b"host"] > 1:
+        raise malformed("A request has exactly one Host header.")
+    for name in _FRAMING:
+        if counts[name] > 1:
+            raise malformed(f"The header {name.decode()} may come once only.")
 
 
 def malformed(message: str) -> BadRequestError:

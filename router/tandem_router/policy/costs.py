@@ -12,14 +12,14 @@ any worker of a role has been learned, LMetric's product (OSDI '26), which has n
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from tandem_router.policy.learned import Terms, predict_s, typical_terms
 from tandem_router.policy.prefix_index import BLOCK_BYTES
 
 STEP_TOKENS = 256  # weight of a decode slot against tokens to transfer
 TYPICAL_ANSWER_TOKENS = 128.0  # λ
+UNSEEN = 2.0
 ADAPTER_LOAD_S = 0.25  # a LoRA adapter that is not on the worker
 ADAPTER_LOAD_TOKENS = 1024  # the same, while nothing is learned
 
@@ -87,8 +87,7 @@ class Candidate(Protocol):
 W = TypeVar("W", bound=Candidate)
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """A request, as the policy sees it.
 
     Attributes:
@@ -180,16 +179,22 @@ def transfer_s(missing: int, worker: Candidate, *, is_near: bool) -> float:
     return predict_s(terms, missing) if terms is not None else 0.0
 
 
-def local_s(want: Want, worker: Candidate, hits: Mapping[int, int]) -> float | None:
+def local_s(want: Want, worker: Candidate, hits: Mapping[int, int], elsewhere: Terms | None = None) -> float | None:
     """Cost of doing it all on a decode worker, with what its other streams lose; None while that is not learned.
 
     While the prompt is computed, the batch waits: each of its streams loses that time, but for what its objective
     leaves over on a typical answer.
+
+    Args:
+        elsewhere: what prefill costs on a typical prefill worker. A decode worker that was never seen to prefill is
+            taken for `UNSEEN` times as slow: else it would never be tried, and never learned.
     """
     prefill, decode = worker.fits.prefill.terms, worker.fits.decode.terms
+    caution = 1.0 if prefill is not None else UNSEEN
+    prefill = prefill or elsewhere
     if prefill is None or decode is None:
         return None
-    stall_s = prefill_s(prefill, 0, missing_tokens(want, worker, hits))
+    stall_s = caution * prefill_s(prefill, 0, missing_tokens(want, worker, hits))
     step_s = decode_step_s(decode, worker, want.tokens)
     slack_s = TYPICAL_ANSWER_TOKENS * max(0.0, (want.tpot_s or 0.0) - step_s)
     others_s = worker.running * max(0.0, stall_s - slack_s)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from tandem_router.policy.costs import (
     Candidate,
@@ -11,8 +11,10 @@ from tandem_router.policy.costs import (
     local_s,
     missing_tokens,
     prefill_costs,
+    stand_in,
     transfer_s,
 )
+from tandem_router.policy.learned import Terms
 
 NEAR_TIE = 1.05
 CAP_FACTOR = 1.25  # affinity may load a worker up to this much over the mean…
@@ -36,8 +38,7 @@ class PairingRules:
     min_remote_tokens: int = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Pair(Generic[T]):
+class Pair(NamedTuple, Generic[T]):
     """A decision. `prefill` None: the decode worker does it all, for `reason`."""
 
     prefill: T | None
@@ -52,8 +53,7 @@ class Busy:
     role: Literal["prefill", "decode", "affinity"]
 
 
-@dataclass(frozen=True, slots=True)
-class Choices(Generic[W]):
+class Choices(NamedTuple, Generic[W]):
     """Workers that may be chosen for one request.
 
     Attributes:
@@ -173,21 +173,23 @@ def _join(
     decode = pick(decodes, sums, draw)
     if is_nearly_held(want, decode, hits, rules):
         return Pair(None, decode, "cached")
-    local = _cheapest_local(want, decodes, hits)
+    local = _cheapest_local(want, decodes, hits, stand_in([one.fits.prefill.terms for one in prefills]))
     if local is not None and local[0] < remote_s:
         return Pair(None, local[1], "cheaper")
     inside = [(one, cost) for one, cost in zip(prefills, head_costs, strict=True) if one.topology == domain]
     return Pair(pick([one for one, _ in inside], [cost for _, cost in inside], draw), decode, "remote")
 
 
-def _cheapest_local(want: Want, decodes: Sequence[W], hits: Mapping[int, int]) -> tuple[float, W] | None:
+def _cheapest_local(
+    want: Want, decodes: Sequence[W], hits: Mapping[int, int], elsewhere: Terms | None
+) -> tuple[float, W] | None:
     """The decode worker on which doing it all costs least, of those where that is allowed and learned."""
     found: tuple[float, W] | None = None
     for one in decodes:
         missing = missing_tokens(want, one, hits)
         if missing >= LOCAL_MAX_TOKENS and missing > (1 - LOCAL_MIN_HIT) * want.tokens:
             continue
-        cost = local_s(want, one, hits)
+        cost = local_s(want, one, hits, elsewhere)
         if cost is not None and (found is None or cost < found[0]):
             found = (cost, one)
     return found

@@ -5,7 +5,7 @@ Nothing of the prompt is in it: lengths and hits only.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tandem_router.policy.costs import (
     Want,
@@ -13,6 +13,7 @@ from tandem_router.policy.costs import (
     local_s,
     missing_tokens,
     prefill_costs,
+    stand_in,
     transfer_s,
 )
 from tandem_router.policy.learned import Terms
@@ -87,11 +88,10 @@ class RecordedDecision:
 
     def to_fields(self) -> dict[str, Any]:
         """JSON-able form; hits as pairs, because keys of JSON objects are text."""
-        return asdict(self) | {"hits": sorted(self.hits.items())}
+        return asdict(self) | {"want": self.want._asdict(), "hits": sorted(self.hits.items())}
 
 
-@dataclass(frozen=True, slots=True)
-class Taken(Generic[T]):
+class Taken(NamedTuple, Generic[T]):
     """A decision just taken, and from what."""
 
     choices: Choices[Any]
@@ -201,6 +201,8 @@ def _score(decision: RecordedDecision, one: RecordedWorker, cost: float | None, 
         one.backlog_tokens,
         cost,
         transfer_s(missing, one, is_near=True) if is_decode else None,
-        local_s(want, one, hits) if is_decode else None,
+        local_s(want, one, hits, stand_in([worker.fits.prefill.terms for worker in decision.prefills]))
+        if is_decode
+        else None,
         "" if cost is not None else why_out if one.has_slot else "no free slot",
     )
