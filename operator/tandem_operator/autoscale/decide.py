@@ -17,7 +17,7 @@ from tandem_operator.autoscale.limits import (
 )
 from tandem_operator.autoscale.memory import Forecast, Memory, PoolMemory
 from tandem_operator.autoscale.observation import Hold, Observation, PoolState, find_fault
-from tandem_operator.autoscale.prefill import certain_work_growth, plan_prefill, present_work, work_rate
+from tandem_operator.autoscale.prefill import certain_work_growth, is_work_rising, plan_prefill, present_work, work_rate
 from tandem_operator.autoscale.settings import Role, Settings
 from tandem_operator.autoscale.supply import Own, build_supply, own_demand, reach_of
 from tandem_operator.autoscale.terms import Target
@@ -84,10 +84,11 @@ def _plan_prefill(settings: Settings, seen: Observation, memory: PoolMemory) -> 
     realised = work_rate(settings.performance, seen.demand, now_s, method.short_s)
     record = memory.forecasts.judged(now_s, realised)
     present = present_work(settings, seen)
-    raised = record.raised(present, method.forecast_share, method.prefill_prior)
+    is_rising = is_work_rising(settings, seen)
+    raised = record.raised(present, method.forecast_share, method.prefill_prior, is_rising=is_rising)
     expected = max(raised, present + certain_work_growth(settings, seen))
     target, replays = plan_prefill(settings, seen, present, expected, memory.replays)
-    record = record.with_open(Forecast(now_s + seen.prefill.startup_s, present))
+    record = record.with_open(Forecast(now_s + seen.prefill.startup_s, present, is_rising))
     return target, expected, replace(memory, forecasts=record, replays=replays)
 
 
@@ -97,9 +98,10 @@ def _plan_decode(settings: Settings, seen: Observation, memory: PoolMemory) -> t
     record = memory.forecasts.judged(now_s, realised)
     forecast = forecast_load(settings, seen)
     workers = workers_for(settings, forecast.load)
-    raised = record.raised(workers, method.forecast_share, method.decode_prior)
+    is_rising = forecast.is_rising
+    raised = record.raised(workers, method.forecast_share, method.decode_prior, is_rising=is_rising)
     raised = max(raised, workers_for(settings, forecast.ramp))
-    record = record.with_open(Forecast(now_s + seen.decode.startup_s, workers))
+    record = record.with_open(Forecast(now_s + seen.decode.startup_s, workers, is_rising))
     helped = Load(seen.regions.helped.decode_sequences, seen.regions.helped.decode_kv_tokens)
     return plan_decode(settings, forecast, workers, raised, helped), replace(memory, forecasts=record)
 

@@ -45,11 +45,13 @@ class Expectation:
         ramp: if they grow as they certainly do.
         lump_tokens: KV tokens that a typical token shares a request with, E[kv² W] / E[kv W]. Variance of the KV load
             is its mean times this; a worker's last free lump cannot be used.
+        is_rising: more came in the short window than in the long one.
     """
 
     load: Load
     ramp: Load
     lump_tokens: float = 0.0
+    is_rising: bool = True
 
     def with_chance(self, miss_share: float) -> Load:
         """The load that is exceeded only that share of the time."""
@@ -121,11 +123,13 @@ def _tpot_workers(settings: Settings, load: Load) -> float:
 def forecast_load(settings: Settings, seen: Observation) -> Expectation:
     """The load of the decode pool when a worker that is asked for now is ready."""
     method, now_s = settings.method, seen.now_s
-    inflow = _inflow(seen, method.short_s, method.long_s)
+    rates = [_rate(seen, span_s) for span_s in (method.short_s, method.long_s)]
+    inflow = Load(max(rate.sequences for rate in rates), max(rate.kv_tokens for rate in rates))
     ramp = inflow.scaled(1.0 + _relative_growth(seen, inflow.sequences, method.short_s, method.long_s))
     ended = seen.demand.total(now_s - method.residency_s, now_s)
     lump = ended.kv_square_s / ended.kv_token_s if ended.kv_token_s > 0 else 0.0
-    return Expectation(_load_ahead(seen, inflow, ended), _load_ahead(seen, ramp, ended), lump)
+    is_rising = rates[0].sequences >= rates[1].sequences
+    return Expectation(_load_ahead(seen, inflow, ended), _load_ahead(seen, ramp, ended), lump, is_rising)
 
 
 def _load_ahead(seen: Observation, inflow: Load, ended: Bin) -> Load:
@@ -148,14 +152,11 @@ def _load_ahead(seen: Observation, inflow: Load, ended: Bin) -> Load:
     )
 
 
-def _inflow(seen: Observation, short_s: int, long_s: int) -> Load:
-    """Sequences and prompt tokens per second: of each the larger of two windows."""
-    rates = []
-    for span in (short_s, long_s):
-        known_s = min(span, max(10.0, seen.now_s - (seen.demand.first_second or 0)))
-        summed = seen.demand.total(seen.now_s - known_s, seen.now_s)
-        rates.append(Load(summed.arrivals / known_s, summed.prompt_tokens / known_s))
-    return Load(max(rate.sequences for rate in rates), max(rate.kv_tokens for rate in rates))
+def _rate(seen: Observation, span_s: int) -> Load:
+    """Sequences and prompt tokens per second over a span."""
+    known_s = min(span_s, max(10.0, seen.now_s - (seen.demand.first_second or 0)))
+    summed = seen.demand.total(seen.now_s - known_s, seen.now_s)
+    return Load(summed.arrivals / known_s, summed.prompt_tokens / known_s)
 
 
 def _relative_growth(seen: Observation, rate_rps: float, short_s: int, long_s: int) -> float:

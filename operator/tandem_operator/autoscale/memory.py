@@ -1,6 +1,7 @@
 """What one decision leaves for the next: a value, so that a new leader can take it from status, or start without it."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tandem_operator.autoscale.demand import quantile
 from tandem_operator.autoscale.observation import PoolState
@@ -20,10 +21,19 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A forecast requirement (workers, a real number) and when it falls due."""
+    """A forecast requirement (workers, a real number), when it falls due, and whether the load rose as it was made."""
 
     due_s: float
     workers: float
+    is_rising: bool = True
+
+
+class Error(NamedTuple):
+    """How far a forecast fell short: when it was judged, workers, and whether the load rose when it was made."""
+
+    at_s: float
+    workers: float
+    is_rising: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +45,25 @@ class ForecastRecord:
     """
 
     open: tuple[Forecast, ...] = ()
-    errors: tuple[tuple[float, float], ...] = ()  # (when judged, realised − forecast)
+    errors: tuple[Error, ...] = ()
 
     def judged(self, now_s: float, realised: float) -> "ForecastRecord":
         """With every forecast that is due compared with what came true."""
-        fresh = tuple((now_s, realised - one.workers) for one in self.open if one.due_s <= now_s)
-        kept = tuple(pair for pair in self.errors if pair[0] > now_s - HOUR_S)
+        fresh = tuple(Error(now_s, realised - one.workers, one.is_rising) for one in self.open if one.due_s <= now_s)
+        kept = tuple(error for error in self.errors if error.at_s > now_s - HOUR_S)
         return ForecastRecord(tuple(one for one in self.open if one.due_s > now_s), (*kept, *fresh))
 
-    def raised(self, forecast: float, share: float, prior: float) -> float:
-        """A forecast plus that quantile of past errors, never less than itself; times `prior` while few are known."""
+    def raised(self, forecast: float, share: float, prior: float, *, is_rising: bool) -> float:
+        """A forecast plus that quantile of past errors, never less than itself; times `prior` while few are known.
+
+        While the load falls, only forecasts made while it fell count: what it may turn out to be is known from them,
+        and the growth before a peak need not be paid for after it.
+        """
         if len(self.errors) < ENOUGH_ERRORS:
             return forecast * prior
-        return forecast + max(0.0, quantile((error for _, error in self.errors), share))
+        falling = [] if is_rising else [error.workers for error in self.errors if not error.is_rising]
+        alike = falling if len(falling) >= ENOUGH_ERRORS else [error.workers for error in self.errors]
+        return forecast + max(0.0, quantile(alike, share))
 
     def with_open(self, forecast: Forecast) -> "ForecastRecord":
         """With one more forecast."""

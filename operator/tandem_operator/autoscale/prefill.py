@@ -80,6 +80,15 @@ def present_work(settings: Settings, seen: Observation) -> float:
     return max(work_rate(settings.performance, seen.demand, seen.now_s, span) for span in spans)
 
 
+def is_work_rising(settings: Settings, seen: Observation) -> bool:
+    """Whether more work came in the short window than in the long one."""
+    short, long = (
+        work_rate(settings.performance, seen.demand, seen.now_s, span)
+        for span in (settings.method.short_s, settings.method.long_s)
+    )
+    return short >= long
+
+
 def certain_work_growth(settings: Settings, seen: Observation) -> float:
     """How much that rate will at least have grown one start-up ahead, if it is on a ramp."""
     method = settings.method

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from tandem_api.v1alpha1 import AutoscalerMemoryStatus, PoolMemoryStatus
 from tandem_operator.autoscale.demand import quantile
-from tandem_operator.autoscale.memory import ENOUGH_ERRORS, HOUR_S, ForecastRecord, Memory, PoolMemory, Sized
+from tandem_operator.autoscale.memory import ENOUGH_ERRORS, HOUR_S, Error, ForecastRecord, Memory, PoolMemory, Sized
 from tandem_operator.autoscale.settings import Method
 
 SPAN_S = 300.0
@@ -27,7 +27,7 @@ def build_memory_status(memory: Memory, now_s: float) -> AutoscalerMemoryStatus:
 
 def _pool_status(pool: PoolMemory, now_s: float) -> PoolMemoryStatus:
     known = len(pool.forecasts.errors) >= ENOUGH_ERRORS
-    worst = quantile((error for _, error in pool.forecasts.errors), Method().forecast_share)
+    worst = quantile((error.workers for error in pool.forecasts.errors), Method().forecast_share)
     return PoolMemoryStatus(
         level=round(LEVEL_STEP * round(pool.level / LEVEL_STEP), 2),
         needed=_shortened([max(found) for found in _by_span(pool, now_s) if found]),
@@ -64,9 +64,9 @@ def _pool_memory(status: PoolMemoryStatus, written_s: float) -> PoolMemory:
     targets = tuple(
         Sized(written_s - SPAN_S * (count - 1 - place), workers) for place, workers in enumerate(status.needed)
     )
-    errors: tuple[tuple[float, float], ...] = ()
+    errors: tuple[Error, ...] = ()
     if status.shortfall is not None:
-        errors = tuple((written_s, status.shortfall) for _ in range(ENOUGH_ERRORS))
+        errors = (Error(written_s, status.shortfall, True),) * ENOUGH_ERRORS  # of both kinds, until more are known
     return replace(PoolMemory(targets=targets, level=status.level), forecasts=ForecastRecord(errors=errors))
 
 
