@@ -13,6 +13,7 @@ from tandem_core.refit import Refit
 from tandem_operator.autoscale.demand import Arrival, BadDemandError, Bin, DemandHistory, Gauges
 from tandem_operator.autoscale.judge import Judge, Verdict
 from tandem_operator.autoscale.realised import Realised
+from tandem_operator.autoscale.step_meter import StepMeter
 
 DISTRUST_S = 60.0
 ENOUGH_SAMPLES = 50  # before the residual of the refit means something
@@ -22,22 +23,25 @@ class Intake:
     """The demand of one fleet, summed over its routers.
 
     Attributes:
-        refit: how fast the engine really is, by prefill legs that had a worker to themselves; None: no model is known.
+        refit: how fast the engine really is, by prefill legs that had a worker to themselves, and by TPOT under steady
+            load; None: no model is known.
     """
 
     def __init__(self, shipped: PerformanceModel | None) -> None:
         self.history = DemandHistory()
         self.realised = Realised()
         self.refit = Refit(shipped) if shipped else None
+        self._steps = StepMeter()
         self._levels: dict[str, DemandLevels] = {}
         self._bad: tuple[float, str] | None = None
 
     @property
     def residual(self) -> float:
         """Relative error of the performance model; zero while little is known."""
-        if self.refit is None or self.refit.prefill.samples < ENOUGH_SAMPLES:
+        if self.refit is None:
             return 0.0
-        return self.refit.prefill.residual
+        both = (self.refit.prefill, self.refit.decode)
+        return max((one.residual for one in both if one.samples >= ENOUGH_SAMPLES), default=0.0)
 
     @property
     def model(self) -> PerformanceModel | None:
@@ -61,6 +65,15 @@ class Intake:
         for ended in demand.endings:
             self._learn(ended, judge.judge(ended))
         self._levels[source] = demand.levels
+
+    def learn_decode(self, workers: int, now_s: float) -> None:
+        """What the endings since the last time say of decode, on so many ready workers.
+
+        Only where all that was asked for here is also served here: not where there are other regions.
+        """
+        seen = self._steps.read(self.history, workers, now_s)
+        if seen is not None and self.refit is not None:
+            self.refit = self.refit.with_decode(seen.sequences, seen.kv_tokens, seen.step_s)
 
     def silence(self, source: str) -> None:
         """A router has nothing to tell of this fleet: nothing waits there, nothing runs."""
@@ -124,6 +137,7 @@ class Intake:
 
     def _learn(self, ended: EndingRecord, verdict: Verdict) -> None:
         self.realised.add(ended, verdict)
+        self._steps.add(ended)
         if self.refit is None or ended.prefill_s is None:
             return
         new, cached = max(0, ended.prompt_tokens - ended.cached_tokens), ended.cached_tokens

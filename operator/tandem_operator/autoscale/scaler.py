@@ -110,6 +110,8 @@ class Scaler:
         if sources.covers_from is not None:
             self._intake.history.cover(sources.covers_from)
         self._intake.forget_others(sources.fresh)
+        if regions is None:
+            self._intake.learn_decode(pools["decode"].ready, now_s)
         self._intake.trim(now_s)
         if not is_decided(self.spec):
             self.decision, self._supply = None, NOTHING_TO_SAY
