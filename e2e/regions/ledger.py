@@ -73,7 +73,8 @@ class Ledger:
 
     def details(self, outcome: str, most: int = 3) -> list[str]:
         """The usual reasons."""
-        found = Counter(one.detail for one in self.entries if one.outcome == outcome)
+        chosen = (one for one in self.entries if one.outcome == outcome)
+        found = Counter(f"{one.tenant} in {one.entry}: {one.detail}" for one in chosen)
         return [f"{count} × {detail}" for detail, count in found.most_common(most)]
 
     def swings(self) -> int:

@@ -41,7 +41,7 @@ class Outcome:
     found_ms: tuple[float | None, ...]
     downs: tuple[Down, ...]
     breaches: tuple[Ended, ...]
-    hopeless: int
+    wrongly_refused: tuple[Ended, ...]
 
     @property
     def hurt(self) -> Ledger:
@@ -50,9 +50,9 @@ class Outcome:
 
     def faults(self) -> Iterator[str]:
         """What must not be."""
-        refused = self.ledger.count("refused") - self.hopeless
-        if refused:
-            yield f"{refused} refused although an allowed region was in reach: {self.ledger.details('refused')}"
+        if refused := len(self.wrongly_refused):
+            told = Ledger(list(self.wrongly_refused)).details("refused")
+            yield f"{refused} refused although an allowed region was in reach: {told}"
         if lost := self.ledger.count("lost"):
             yield f"{lost} lost without a word: {self.ledger.details('lost')}"
         if (cut := self.ledger.count("cut")) and not self.scenario.may_cut:
@@ -94,8 +94,8 @@ class Outcome:
             self.scenario.name,
             str(len(ledger.entries)),
             str(ledger.count("ok")),
-            str(self.hopeless),
-            str(ledger.count("refused") - self.hopeless),
+            str(ledger.count("refused") - len(self.wrongly_refused)),
+            str(len(self.wrongly_refused)),
             str(ledger.count("cut")),
             str(ledger.count("lost")),
             str(len(self.breaches)),
@@ -114,7 +114,7 @@ def judge(
     """What the account of a scenario says."""
     mine = ledger.between(span.hurt_s, span.over_s)
     refused = [one for one in mine.entries if one.outcome == "refused"]
-    hopeless = [one for one in refused if not _had_a_way(scenario, one, allowed)]
+    wrongly = tuple(one for one in refused if _had_a_way(scenario, one, allowed))
     found = tuple(watch.first(*pair, ("down",), span.hurt_s, span.over_s) for pair in scenario.found_by)
     return Outcome(
         scenario,
@@ -123,7 +123,7 @@ def judge(
         tuple(None if one is None else 1000 * one for one in found),
         tuple(one for one in watch.downs() if span.hurt_s <= one.at_s < span.over_s),
         tuple(mine.breaches(allowed)),
-        len(hopeless),
+        wrongly,
     )
 
 
