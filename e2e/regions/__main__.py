@@ -32,6 +32,19 @@ MAY_BE_UNDER_WAY = 20  # requests
 WHOLE_S = 60.0  # a region that comes back gets its share over 30 s
 
 
+PREFACE = """\
+# Regions, end to end
+
+`make e2e-regions WRITE=bench/results/e2e-regions.md`: three Kubernetes clusters, each with its operator, router and
+engines of type `sim`, joined by lines that are slow, lossy or cut ([docs/regions.md](../../docs/regions.md)). Away:
+share of the answers that another region gave, while it hurt. No way: refused with a typed error, because no allowed
+region could be reached. Cut: ended after its first byte, with a typed error. Found: from the fault until a router
+called the region down, looked at every 100 ms. Whole again: from the healing until every region gives every other one
+its whole share (a ramp of 30 s). Swings: of the share that leaves, by half or more. Downs: times that a router called
+a region down.
+"""
+
+
 class NeverMet(Exception):  # noqa: N818
     """The regions never began to serve for one another; the message says what each believes."""
 
@@ -108,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemExit(f"e2e-regions: {group.exceptions[0]}") from None
     table = "\n".join([*show(outcomes), f"Load average at the end: {os.getloadavg()[0]:.1f}."])
     print(table)
-    if options.write:
-        options.write.write_text(f"{table}\n")
     faults += [f"{outcome.scenario.name}: {fault}" for outcome in outcomes for fault in outcome.faults()]
-    print("\n".join(faults))
+    verdict = "\n".join(f"- {fault}" for fault in faults) or "Nothing is wrong with it."
+    print(verdict)
+    if options.write:
+        options.write.write_text(f"{PREFACE}\n{table}\n\n{verdict}\n")
     return int(bool(faults))
 
 
