@@ -54,6 +54,12 @@ class Metrics:
             ["fleet", "role"],
             registry=self.registry,
         )
+        self.uncoverable = Gauge(
+            "tandem_operator_decision_uncoverable_requests_per_second",
+            "Requests to be expected that bounds, budget and GPUs of this region do not reach.",
+            ["fleet"],
+            registry=self.registry,
+        )
         self.decisions = Counter(
             "tandem_operator_decision_total",
             "Decisions, by what set the size; `held` with its reason when nothing could be decided.",
@@ -65,6 +71,8 @@ class Metrics:
         """One decision on one fleet."""
         self.decision_seconds.observe(seconds)
         hold = decision.hold.reason if decision.hold else ""
+        if decision.hold is None:
+            self.uncoverable.labels(fleet).set(decision.supply.uncoverable.requests_per_s)
         for role, pool in (("prefill", decision.prefill), ("decode", decision.decode)):
             self.decision_workers.labels(fleet, role).set(pool.workers)
             self.decision_needed.labels(fleet, role).set(pool.needed)
@@ -76,6 +84,8 @@ class Metrics:
             for role in ("prefill", "decode"):
                 with suppress(KeyError):
                     gauge.remove(fleet, role)
+        with suppress(KeyError):
+            self.uncoverable.remove(fleet)
 
     def render(self) -> bytes:
         """Text exposition."""

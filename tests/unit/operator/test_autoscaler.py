@@ -436,6 +436,7 @@ async def test_what_bounds_cut_off_is_told_at_once_and_only_where_there_are_regi
         put_fleet(stage.store, prefill={"max": 1, "parallelism": {"tensor": 4}})
         async with stage.routers(a=DemandRouter(stage.clock, rate_rps=8)):
             await stage.rounds()
+        assert b'uncoverable_requests_per_second{fleet="team/llama"}' in stage.metrics.render()
         if is_told:
             assert stage.word.uncoverable.prefill_tokens_per_second > 20_000
         else:
