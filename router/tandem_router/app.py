@@ -53,6 +53,7 @@ LOG = logging.getLogger(__name__)
 HOUSEKEEPING_S = 1.0
 LATE_S = 0.5
 INTERNAL_BODY_BYTES = 4 << 20
+FORWARD_BYTES = 64 << 10  # more than what is added to a request on its way to another region
 BACKLOG = 4096  # connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn)
 YOUNG_OBJECTS = 10_000  # allocated between two collections
 LAST_WORDS_S = 1.0  # for leases released by requests that the drain timeout has cut
@@ -110,9 +111,17 @@ class Router:
             self.peering.mesh,
             self._regions,
         )
-        forwards_bytes = settings.max_body_bytes if self.border is not None else 0
-        body_bytes = max(INTERNAL_BODY_BYTES, forwards_bytes)
-        self._internal = Listener(internal.routes().handle, Limits(body_bytes=body_bytes))
+        self._internal = Listener(internal.routes().handle, self._internal_limits())
+
+    def _internal_limits(self) -> Limits:
+        """What other regions forward is a client's largest request, and what Tandem adds to it."""
+        if self.border is None:
+            return Limits(body_bytes=INTERNAL_BODY_BYTES)
+        client = Limits()
+        return Limits(
+            header_bytes=client.header_bytes + FORWARD_BYTES,
+            body_bytes=max(INTERNAL_BODY_BYTES, self._settings.max_body_bytes + FORWARD_BYTES),
+        )
 
     def _build_border(self) -> Border:
         settings = self._settings
@@ -304,7 +313,7 @@ class Router:
 def build_capacity(settings: Settings) -> Capacity:
     """Bounds of what is kept."""
     limits = QueueLimits(settings.queue_limit, settings.queue_tokens)
-    return Capacity(settings.default_slots, limits, settings.index_blocks)
+    return Capacity(settings.default_slots, limits, settings.index_blocks, settings.hedge_share)
 
 
 START_FAULTS = (StartError, KeyFileError, StaticFileError, ApiMisconfiguredError, GatewayConfigError, TlsFileError)

@@ -23,7 +23,7 @@ from tandem_router.serving import Order
 from tandem_router.snapshot import RegionSpec, Snapshot
 
 LOG = logging.getLogger(__name__)
-LOOK_S = 0.05
+LOOK_S = 0.025
 HOUSEKEEPING_S = 1.0
 OPERATOR_S = 60.0  # after which the word of an operator that asks nobody counts no more
 IDLE_TICKS = 10  # a fleet without requests is looked at in one of so many lines
@@ -127,7 +127,7 @@ class Border:
     def _note_change(self, link: PeerLink) -> None:
         peer = link.peer
         self.tally.transitions[(peer.name, peer.state)] += 1
-        LOG.warning("region %s is %s", peer.name, peer.state)
+        LOG.log(logging.INFO if peer.state == "up" else logging.WARNING, "region %s is %s", peer.name, peer.state)
 
     def _send_away(self, now_s: float) -> None:
         """Requests that wait for workers that are gone go elsewhere, if there is anybody."""

@@ -31,11 +31,13 @@ from tandem_router.regions.residency import describe
 from tandem_router.serving import Order
 from tandem_router.tracing.spans import Span, traced_headers
 
+ROUNDS_S = (0.1, 0.3, 0.6)  # pauses before all regions are tried again, where one was lost and nobody else was left
+JUST_NOW_S = 3.0  # a region that was lost so lately may be back in a moment
 MET_ELSEWHERE = (OverloadedError, UnavailableError, UpstreamFailedError)
 
 
 class Crossing:
-    """Carries one request over regions. Every region is tried once at most."""
+    """Carries one request over regions. Every region is tried once in a round; more rounds only after a loss."""
 
     def __init__(
         self,
@@ -52,6 +54,8 @@ class Crossing:
         self._tried: set[str] = set()
         self._has_left = False  # home was lost while the request waited there
         self._served_in = border.name
+        self._has_lost = False  # a region that had the request
+        self._rounds = iter(ROUNDS_S)
 
     async def run(self) -> Outcome:
         """Serve the request to its end; every error has been told to the client when this returns."""
@@ -67,7 +71,7 @@ class Crossing:
     async def _carry(self) -> Outcome:
         failure: RequestError | None = None
         while True:
-            choice = self._choose(failure)
+            choice = await self._choose(failure)
             link = self._border.links.get(choice.region or "")
             self._border.atlas.send(self._journey, choice, monotonic())
             try:
@@ -77,20 +81,35 @@ class Crossing:
                 self._call.errand.failures.clear()  # if it comes back here after all, it is with all workers open to it
             except ForwardError as error:
                 failure = error.error
+                self._has_lost = self._has_lost or not isinstance(failure, OverloadedError)
             except MET_ELSEWHERE as error:
                 if link is not None or self._writer.is_started:
                     raise
                 self._tried.add(self._border.name)
                 failure = error
 
-    def _choose(self, failure: RequestError | None) -> RegionChoice:
+    async def _choose(self, failure: RequestError | None) -> RegionChoice:
         """Raises: RequestError: nobody is left, or nobody is allowed."""
-        border = self._border
-        choice = border.atlas.choose(self._journey, self._tried, monotonic(), random.random())  # noqa: S311 - a ramp
-        border.tally.choices[choice.reason] += 1
-        if choice.region is None or choice.region in self._tried:
-            raise failure or self._residency_error()
-        return choice
+        atlas, tally = self._border.atlas, self._border.tally
+        while True:
+            choice = atlas.choose(self._journey, self._tried, monotonic(), random.random())  # noqa: S311 - a ramp
+            if choice.region is not None and choice.region not in self._tried:
+                tally.choices[choice.reason] += 1
+                return choice
+            pause_s = next(self._rounds, None) if self._has_hope() else None
+            if pause_s is None or monotonic() + pause_s >= self._order.deadline_s:
+                tally.choices[choice.reason] += 1
+                raise failure or self._residency_error()
+            await asyncio.sleep(pause_s)
+            self._tried &= {self._border.name}
+
+    def _has_hope(self) -> bool:
+        """A region was lost on the way, or a moment ago; those that are merely busy are not asked again and again."""
+        if self._tried:
+            return self._has_lost
+        allowed = self._border.atlas.allowed(self._principal.residency) or ()
+        peers = [peer for name, peer in self._border.atlas.peers.items() if name in allowed]
+        return any(peer.since_s and monotonic() - peer.since_s < JUST_NOW_S for peer in peers)
 
     def _residency_error(self) -> RequestError:
         atlas, residency = self._border.atlas, self._principal.residency

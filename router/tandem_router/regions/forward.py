@@ -21,7 +21,7 @@ from tandem_router.serving import Order
 
 # What speaks against the region, not against the request: no token, no such fleet there, not allowed there, …
 NOT_SERVED = RETRIABLE | {401, 403, 404, 421}
-BUSY = frozenset((429, 503))  # it is well, and has no room
+FAULTS = frozenset((500, 502, 504))  # of the region; else it is well, and has no room or does not know the fleet
 
 
 class ForwardError(Exception):
@@ -93,7 +93,7 @@ async def open_forward(link: PeerLink, request: bytes, timeout_s: float) -> Answ
     answer = Answer(link, exchange, head)
     if head.status in NOT_SERVED or not (200 <= head.status < 300 or head.status >= 400):
         answer.close()
-        raise ForwardError(refused(name, head.status), is_fault=head.status not in BUSY, was_reached=True)
+        raise ForwardError(refused(name, head.status), is_fault=head.status in FAULTS, was_reached=True)
     return answer
 
 

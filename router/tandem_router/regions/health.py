@@ -84,7 +84,9 @@ class PeerHealth:
         self._ramp_s = min(RAMP_S, max(0.001, RAMP_PER_DOWN * (now_s - self._lost_s)))
 
     def strike(self, now_s: float) -> None:
-        """A request forwarded there failed before the first byte."""
+        """A request forwarded there failed before the first byte. One that was on its way at a pause adds nothing."""
+        if now_s < self._out_until_s:
+            return
         self._strikes += 1
         if self._strikes >= STRIKES:
             self._out_until_s = now_s + self._out_for_s

@@ -19,12 +19,13 @@ from tandem_router.regions.peer import Peer
 
 LOG = logging.getLogger(__name__)
 STREAMS = ("one", "two")
-SILENT_S = 0.2  # two lines missing on every stream: a new one shows whether anybody is there
+SILENT_S = 0.15  # two lines missing on every stream: a new one shows whether anybody is there
 ONE_SILENT_S = 1.0  # on one stream while the other speaks
-PING_S = 0.1
+PING_S = 0.05
 PING_DOWN_S = 0.5
-ANSWER_S = 0.15  # beside the way, for what is asked anew: a connection, and one question
+ANSWER_S = 0.12  # beside the way, for what is asked anew: a connection, and one question
 WAYS = 3  # there and back, of a question over a new connection with TLS
+KEPT_WAYS = 1.5  # over a kept-open one
 FIRST_S = 2.0  # for an answer while the way is not known
 AGAIN_S = 0.02  # after a stream that had spoken; else the pauses below
 BACKOFF_FIRST_S = 0.1
@@ -57,14 +58,14 @@ class PeerLink:
         return self._credentials.headers
 
     async def run(self) -> None:
-        """Follow the peer until cancelled."""
+        """Follow the peer until cancelled. Answers that come from there still may end."""
         try:
             async with asyncio.TaskGroup() as group:
                 for name in STREAMS:
                     group.create_task(self._follow(name))
                 group.create_task(self._keep_pinging())
         finally:
-            for exchange in (*self._streams.values(), *self.exchanges):
+            for exchange in [one for one in self.exchanges if not one.has_begun]:
                 exchange.fail(WorkerLostError(f"region {self.peer.name} is not followed any more"))
             self.pool.close()
 
@@ -138,9 +139,13 @@ class PeerLink:
     async def _open_stream(self, name: str, lines: DigestLines) -> None:
         patience_s = self._patience_s()
         request = self._request(STREAM_PATH)
-        async with asyncio.timeout(patience_s + ANSWER_S):
+        async with asyncio.timeout(patience_s):
             exchange, head = await self.pool.open(self.endpoint, request, head_suffices=True, timeout_s=patience_s)
-        require_welcome(head, self.peer.name)
+        try:
+            require_welcome(head, self.peer.name)
+        except (NotThePeerError, UpstreamError):
+            exchange.abort()
+            raise
         self._streams[name], self._heard_s[name] = exchange, self._loop.time()
         exchange.relay_to(lines)
 
@@ -157,14 +162,14 @@ class PeerLink:
         self.peer.hear(name, digest, now_s)
         return True
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, ways: float = WAYS) -> float:
         """How long to wait for an answer: by the way as it was measured, and longer when nobody has answered lately.
 
         The way may have become longer: with a patience by the old one it would never be measured again.
         """
         if self.peer.rtt_s is None:
             return FIRST_S
-        return min(FIRST_S, (ANSWER_S + WAYS * self.peer.rtt_s) * 2.0 ** max(0, self._failures // 4))
+        return min(FIRST_S, (ANSWER_S + ways * self.peer.rtt_s) * 2.0 ** max(0, self._failures // 4))
 
     def _request(self, path: str) -> bytes:
         headers = [*self.headers, (b"x-tandem-origin", self._own.encode())]
@@ -179,15 +184,15 @@ class PeerLink:
 
     async def _keep_pinging(self) -> None:
         """Measure the way, and notice when what we send does not arrive although we hear the peer."""
-        has_line = False  # the first answer over a new connection took longer than the way
+        has_line = False  # the very first answer took longer than the way: it needed a connection
         while True:
-            began_s, patience_s = self._loop.time(), self._patience_s()
+            began_s, patience_s = self._loop.time(), self._patience_s(KEPT_WAYS if has_line else WAYS)
             is_answered = await self._ping(patience_s)
             took_s = self._loop.time() - began_s
             if is_answered:
                 self._failures = 0
                 self.peer.health.answer(self._loop.time())
-                if has_line and not self._is_late:
+                if not self._is_late and (has_line or self.peer.rtt_s is not None):
                     self.peer.measure(took_s)
             elif took_s < patience_s + ANSWER_S + LATE_S:
                 self._failures += 1

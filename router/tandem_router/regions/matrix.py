@@ -27,11 +27,10 @@ def build_matrix(atlas: Atlas, tally: RegionTally, now_s: float) -> dict[str, An
 
 def describe_peer(peer: Peer, tally: RegionTally, now_s: float) -> dict[str, Any]:
     """One row."""
-    peer.look(now_s)
     loads = [digest.load for digest in peer.fleets().values()]
     ttfts = [load.predicted_ttft_s(TYPICAL_TOKENS) for load in loads if load.can_serve]
     return {
-        "state": peer.state,
+        "state": "no_url" if peer.spec.url is None else peer.state,
         "since_s": round(now_s - peer.since_s, 1) if peer.since_s else None,
         "rtt_ms": None if peer.rtt_s is None else round(peer.rtt_s * 1000, 1),
         "accepts": round(peer.accepts(now_s), 3),

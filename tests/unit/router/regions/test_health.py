@@ -97,6 +97,13 @@ def test_a_peer_whom_our_requests_do_not_reach_pauses_longer_each_time():
     assert peer.accepts(4.3) == 1.0
 
 
+def test_what_was_on_its_way_when_the_pause_began_makes_it_no_longer():
+    peer = heard()
+    for _ in range(50):
+        peer.strike(1.0)
+    assert peer.accepts(2.1) == 1.0
+
+
 EVENTS = ("hear", "close", "refuse", "strike", "succeed", "answer", "miss")
 
 
