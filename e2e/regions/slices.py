@@ -16,8 +16,9 @@ from demo.milestones import condition_of
 from regions.ledger import Ended
 from regions.load import Load
 from regions.setup import NAMESPACE
-from regions.world import FLEET, World, wait_until_ready
+from regions.world import FLEET, Region, World, wait_until_ready
 from tandem_api import labels
+from tandem_cli.app import main
 
 HOME = "eu"
 LOCAL = "local"
@@ -46,6 +47,14 @@ async def find_faults_of_slices(world: World) -> AsyncIterator[str]:
         await asyncio.to_thread(region.objects.delete_fleet, LOCAL)
         if not await asyncio.to_thread(_are_all_reachable, region.cluster):
             yield f"{region.name}: not every InferenceRegion is Reachable"
+        if await asyncio.to_thread(_show_regions, region):
+            yield f"tandem regions, asked in {region.name}: a peer cannot be used"
+
+
+def _show_regions(region: Region) -> int:
+    """`tandem regions`, as a person would call it; its exit code."""
+    router = f"http://{region.router}:{labels.ROUTER_INTERNAL_PORT}"
+    return main(["regions", "--router", router, "-n", NAMESPACE, "--kubeconfig", str(region.cluster.kubeconfig)])
 
 
 def _find_wrong_sizes(world: World) -> Iterator[str]:
