@@ -50,19 +50,22 @@ class CertificateAuthority:
 
     def issue_server(self, name: str, dns_names: tuple[str, ...], addresses: tuple[str, ...]) -> KeyPair:
         """A serving certificate for these DNS names and IP addresses."""
-        names: list[x509.GeneralName] = [x509.DNSName(dns) for dns in dns_names]
-        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-        return self._issue(name, build_name(name), ExtendedKeyUsageOID.SERVER_AUTH, names)
+        return self._issue(name, build_name(name), [ExtendedKeyUsageOID.SERVER_AUTH], build_names(dns_names, addresses))
 
     def issue_client(self, name: str, group: str) -> KeyPair:
         """A client certificate: Kubernetes reads the user from CN and the group from O."""
-        return self._issue(name, build_name(name, group), ExtendedKeyUsageOID.CLIENT_AUTH, [])
+        return self._issue(name, build_name(name, group), [ExtendedKeyUsageOID.CLIENT_AUTH], [])
+
+    def issue_peer(self, name: str, dns_names: tuple[str, ...], addresses: tuple[str, ...]) -> KeyPair:
+        """A certificate for one that serves, and shows it where it asks."""
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        return self._issue(name, build_name(name), usages, build_names(dns_names, addresses))
 
     def _issue(
-        self, name: str, subject: x509.Name, usage: x509.ObjectIdentifier, names: list[x509.GeneralName]
+        self, name: str, subject: x509.Name, usages: list[x509.ObjectIdentifier], names: list[x509.GeneralName]
     ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(subject, key).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = self._builder(subject, key).add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         pair = KeyPair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
@@ -91,6 +94,12 @@ def write_service_account_keys(folder: Path) -> KeyPair:
     )
     write_secret(pair.key, encode_key(key))
     return pair
+
+
+def build_names(dns_names: tuple[str, ...], addresses: tuple[str, ...]) -> list[x509.GeneralName]:
+    """What a serving certificate is good for."""
+    names: list[x509.GeneralName] = [x509.DNSName(dns) for dns in dns_names]
+    return names + [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
 
 
 def build_name(common_name: str, organization: str = "") -> x509.Name:

@@ -20,7 +20,7 @@ def authority(tmp_path):
 
 @pytest.fixture
 def listener_tls(authority):
-    server = authority.issue_server("router", ("localhost",), ("127.0.0.1",))
+    server = authority.issue_peer("router", ("localhost",), ("127.0.0.1",))
     return {"internal_tls_cert": server.certificate, "internal_tls_key": server.key}
 
 
