@@ -82,6 +82,7 @@ class Scaler:
         self.said = Said(status.objectives, status.last_decision, status.autoscaler_memory, status.region_demand)
         self.decision: Decision | None = None
         self._supply = NOTHING_TO_SAY  # as of the last decision that was none to hold
+        self._needy_s = now_s
         self._regions: FromRegions | None = None
 
     def follow(self, spec: InferenceDeploymentSpec) -> None:
@@ -123,6 +124,8 @@ class Scaler:
         self.decision = self._decide(seen)
         if self.decision.hold is None:
             self._supply = self.decision.supply
+        if self._supply.uncoverable:
+            self._needy_s = now_s
         return self._say(seen, now_s)
 
     def _is_at_rest(self, pools: Mapping[Role, PoolSeen], now_s: float) -> bool:
@@ -183,10 +186,10 @@ class Scaler:
         return self.said != before
 
     def _must_tell_regions(self) -> bool:
-        """Whether help is needed, and was not before, or the reverse."""
+        """Whether help is needed, and was not before."""
         said = self.said.region_demand
         was_needed = said is not None and said.uncoverable is not None
-        return self._regions is not None and was_needed != bool(self._supply.uncoverable)
+        return self._regions is not None and not was_needed and bool(self._supply.uncoverable)
 
     def _report(self, seen: Observation | None, now_s: float, *, is_other: bool) -> Said:
         objectives = self.spec.objectives
@@ -197,8 +200,18 @@ class Scaler:
         if is_other or decision is None:
             decision = build_decision_status(self.decision, seen, acted=may_act(self.spec))
         memory = build_memory_status(self._memory, now_s)
-        word = build_region_status(self._supply) if self._regions is not None else None
-        return Said(latency, decision, _keep_if_same(self.said.memory, memory), word)
+        return Said(latency, decision, _keep_if_same(self.said.memory, memory), self._word(now_s))
+
+    def _word(self, now_s: float) -> RegionDemandStatus | None:
+        """What to tell the regions: that help is needed at once, that it is no more after a minute without need.
+
+        At a bound a need comes and goes, and other regions should not come and go with it.
+        """
+        if self._regions is None:
+            return None
+        said, word = self.said.region_demand, build_region_status(self._supply)
+        is_calm = said is None or said.uncoverable is None or now_s - self._needy_s >= REPORT_EVERY_S
+        return word if is_calm or word.uncoverable is not None else said
 
 
 def _keep_if_same(before: AutoscalerMemoryStatus | None, after: AutoscalerMemoryStatus) -> AutoscalerMemoryStatus:

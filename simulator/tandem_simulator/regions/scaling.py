@@ -50,13 +50,16 @@ class _Operator:
     words: RegionWords = field(default_factory=RegionWords)
     said: RegionDemandStatus = field(default_factory=RegionDemandStatus)
     said_s: float = float("-inf")
+    needy_s: float = float("-inf")
     ticks: list[Tick] = field(default_factory=list)
 
     def speak(self, now_s: float) -> None:
-        """As the operator does: at once when help is needed or no more, else once a minute."""
+        """As the operator does: a new need at once, its end after a minute without, all else once a minute."""
         word = build_region_status(self.policy.decision.supply)
-        is_turn = (word.uncoverable is None) != (self.said.uncoverable is None)
-        if is_turn or now_s - self.said_s >= REPORT_EVERY_S:
+        is_new = word.uncoverable is not None and self.said.uncoverable is None
+        self.needy_s = now_s if word.uncoverable is not None else self.needy_s
+        is_fading = word.uncoverable is None and now_s - self.needy_s < REPORT_EVERY_S
+        if is_new or (now_s - self.said_s >= REPORT_EVERY_S and not is_fading):
             self.said, self.said_s = word, now_s
 
 

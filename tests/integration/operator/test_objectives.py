@@ -17,7 +17,8 @@ from integration.operator.conftest import Installation, Kube, make_manifest, wai
 from unit.operator.demand_routers import DemandRouter, address_of
 
 from tandem_api import labels
-from tandem_api.router import DEMAND_PATH, FLEETS_PATH, DemandAnswer, RouterReport
+from tandem_api.router import DEMAND_PATH, FLEETS_PATH, DemandAnswer, RegionFleetWord, RegionWord, RouterReport
+from tandem_api.v1alpha1 import RegionLoad
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +29,7 @@ SCALED = {
     "objectives": {"ttft": {"percentile": "p99", "seconds": 2}, "tpot": {"percentile": "p99", "seconds": 0.05}},
     "autoscaling": {"mode": "Objectives"},
 }
+NEED = RegionLoad(requests_per_second=2, prefill_tokens_per_second=3000, decode_sequences=600, decode_kv_tokens=600_000)
 
 
 @contextmanager
@@ -83,17 +85,21 @@ def test_what_routers_are_asked_for_becomes_a_scale_with_an_event(installation: 
         fleets = tuple(
             one.model_copy(update={"uid": uid, "name": "asked", "namespace": kube.namespace}) for one in answer.fleets
         )
-        return answer.model_copy(update={"fleets": fleets}).model_dump_json()
+        needy = RegionWord(fresh=True, fleets={f"{kube.namespace}/asked": RegionFleetWord(uncoverable=NEED)})
+        regions = {"us": needy, "eu": RegionWord(fresh=True)}
+        return answer.model_copy(update={"fleets": fleets, "regions": regions}).model_dump_json(by_alias=True)
 
     router = DemandRouter(time.time, rate_rps=8, started_s=int(time.time()) - 120, change=as_this_fleet)
     put_router_pod(installation, address)
-    with serving(router, address), installation.replica():
+    with serving(router, address), installation.replica("--region", "eu"):
         wait_until(lambda: replicas(kube, "prefill") >= 4, 40, lambda: str(kube.get("infd", "asked").get("status")))
         condition = kube.wait_condition("asked", "AutoscalerActive", "True", "Deciding", 20)
         assert "prefill" in condition["message"]
         decision = kube.get("infd", "asked")["status"]["lastDecision"]
         assert decision["inputs"]["routersHeard"] == 1
         assert decision["prefill"]["terms"]["workRate"] > 3
+        assert kube.get("infd", "asked")["status"]["regionDemand"]["room"]["decodeSequences"] > 100
+        wait_until(lambda: "helped" in kube.get("infd", "asked")["status"]["lastDecision"]["decode"]["terms"], 80)
         wait_until(lambda: any(e["reason"] == "ScaledUp" for e in kube.list("events")), 20)
         kube.run("scale", "wpool/asked-prefill", "--replicas=1")
         wait_until(lambda: replicas(kube, "prefill") >= 4, 20)  # whoever scales by hand is put right

@@ -441,3 +441,20 @@ async def test_what_bounds_cut_off_is_told_at_once_and_only_where_there_are_regi
             assert stage.word.uncoverable.prefill_tokens_per_second > 20_000
         else:
             assert stage.word is None
+
+
+async def test_a_need_that_comes_and_goes_at_a_bound_is_told_when_it_comes_and_once_a_minute() -> None:
+    stage = make_stage()
+    stage.home = Home("home", "us")
+    put_fleet(stage.store, prefill={"max": 1, "parallelism": {"tensor": 4}})
+    router = DemandRouter(stage.clock, rate_rps=8)
+    async with stage.routers(a=router):
+        await stage.rounds()
+        assert stage.word.uncoverable is not None
+        put_fleet(stage.store, generation=2, prefill={"max": 40, "parallelism": {"tensor": 4}})
+        stage.changed.clear()
+        await stage.rounds(2)
+        assert stage.word.uncoverable is not None
+        await stage.rounds(12)
+    assert stage.word.uncoverable is None
+    assert len(stage.changed) <= 4
