@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tandem_router.regions.choice import RegionAsk, RegionChoice, RegionView, SpillRules, decide_region
+from tandem_router.regions.choice import RegionAsk, RegionChoice, RegionView, SpillRules, decide_region, is_content
 from tandem_router.regions.load import FleetLoad
 from tandem_router.regions.peer import Peer
 from tandem_router.regions.residency import Residency, is_allowed
@@ -121,12 +121,14 @@ class Atlas:
     def choose(self, journey: Journey, tried: Collection[str], now_s: float, draw: float) -> RegionChoice:
         """Where the request goes next; `tried`: regions that have failed it."""
         home = self._home_view(journey, now_s)
-        peers = [view for view in self._views(journey, now_s) if view.name not in tried]
         if home.name in tried:
             home = replace(home, accepts=0.0)
         ask = RegionAsk(
             journey.tokens, journey.target_s, self.allowed(journey.residency), self._budget(journey).has_room
         )
+        is_peer_needed = not is_content(ask, home, self.rules)  # most requests stay, and need not cost more than that
+        views = self._views(journey, now_s) if is_peer_needed else []
+        peers = [view for view in views if view.name not in tried]
         return decide_region(ask, home, peers, self.rules, leaning=journey.fleet in self._leaning, draw=draw)
 
     def send(self, journey: Journey, choice: RegionChoice, now_s: float) -> None:

@@ -85,6 +85,13 @@ class RegionChoice:
     scores: dict[str, float] = field(default_factory=dict)  # seconds, lower is better; for explain
 
 
+def is_content(ask: RegionAsk, home: RegionView, rules: SpillRules) -> bool:
+    """Home serves without a look at peers: well within the target, and with a free decode slot."""
+    if ask.hops > 0 or not ask.allows(home.name) or home.accepts <= 0.0 or not home.load.has_room(home.sent):
+        return False
+    return home.ttft_s(ask.tokens) <= rules.content_share * ask.target_s
+
+
 def decide_region(
     ask: RegionAsk, home: RegionView, peers: Sequence[RegionView], rules: SpillRules, *, leaning: bool, draw: float
 ) -> RegionChoice:
@@ -104,7 +111,7 @@ def decide_region(
     if home.accepts <= 0.0 or not home.load.can_serve:
         return _elsewhere(ask, reachable or able, rules, draw, "home_cannot_serve", home)
     home_s = home.ttft_s(ask.tokens)
-    if home_s <= rules.content_share * ask.target_s and home.load.has_room(home.sent):
+    if is_content(ask, home, rules):
         return RegionChoice(home.name, "home_is_content", {home.name: home_s})
     if not ask.may_spill:
         return RegionChoice(home.name, "no_spill_budget", {home.name: home_s})
