@@ -1,7 +1,6 @@
 """The life of one accepted request: placed, prefilled, decoded, relayed. Faults are met as DESIGN §8 says."""
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import monotonic
@@ -11,27 +10,32 @@ from tandem_router.answer import Answer, open_answer
 from tandem_router.ask import build_prefill_body, build_serving_body
 from tandem_router.claims import Claim, Placement
 from tandem_router.continuation import can_trace, plan_continuation, traced
-from tandem_router.errors import (
-    DeadlineExceededError,
-    RequestError,
-    StreamBrokenError,
-    UpstreamFailedError,
-)
+from tandem_router.errors import DeadlineExceededError, RequestError, StreamBrokenError, UpstreamFailedError
 from tandem_router.fleets import Worker
-from tandem_router.headers import client_headers, leg_headers
+from tandem_router.headers import client_headers
+from tandem_router.hedge import Hedge
 from tandem_router.http1.exchange import UpstreamError
 from tandem_router.http1.messages import Headers, encode_request
 from tandem_router.http1.writer import ResponseWriter
-from tandem_router.learning import judge_templates, learn_decode, learn_own_prefill, learn_prefill, learn_transfer
+from tandem_router.learning import (
+    ahead_of,
+    judge_templates,
+    learn_decode,
+    learn_own_prefill,
+    learn_prefill,
+    learn_transfer,
+    predict_prefill_s,
+)
+from tandem_router.leases import Leases
 from tandem_router.ledger import Outcome, RequestLedger, outcome_of
-from tandem_router.legs import UNAUTHORIZED, LegError, PrefillResult, give_up, release_lease, run_prefill
+from tandem_router.legbook import LegBook
+from tandem_router.legs import LegError, PrefillResult, give_up, run_prefill, with_bearers
 from tandem_router.refusal import send_error
 from tandem_router.serving import Order, Serving
 from tandem_router.token_trail import TokenTrail
-from tandem_router.tracing.spans import FIRST_CHUNK_S, QUEUE_S, ROUTE_REASON, RequestTrace, Span, traced_headers
+from tandem_router.tracing.spans import FIRST_CHUNK_S, QUEUE_S, ROUTE_REASON
 
 UNWANTED_LOCAL = frozenset(("no_prefill_worker", "prefill_failed", "prefill_declined", "circuit_open"))
-LEG_NAMES = {"p": "prefill", "d": "decode"}
 T = TypeVar("T")
 
 
@@ -53,15 +57,13 @@ class Call:
         self.errand = serving.reception.read(order.fleet, ask, self._adapter, order.standing, span_s)
         cached = self.errand.cached_tokens
         ledger.demand.arrive(self.errand.tokens - cached, cached)
-        self._id = secrets.token_hex(16)
-        self._legs = 0
+        self._legs = LegBook(order, next(serving.ids))
+        self._leases = Leases(serving, order.fleet.spec)
         self._is_expired = False
         self._queued_s = 0.0
-        self._lease: tuple[Worker, str] | None = None  # KV that a prefill worker may be keeping for us
         self._prefill_ended_s: float | None = None
         self._kv_params: Mapping[str, Any] | None = None  # what the answering leg was given
         self._asked_s = 0.0  # when it was given it
-        self._span: Span | None = None  # of the leg under way, in a request that is traced
 
     async def run(self) -> Outcome:
         """Serve the order to its end; every error has been told to the client when this returns."""
@@ -88,7 +90,7 @@ class Call:
             raise DeadlineExceededError("The deadline of the request passed.", code="deadline_exceeded") from None
         finally:
             timer.cancel()
-            self._release_lease()
+            self._leases.release_all()
 
     def _expire(self, task: asyncio.Task[Any]) -> None:
         self._is_expired = True
@@ -107,8 +109,6 @@ class Call:
             self._writer.break_off()
         return outcome_of(error)
 
-    # --- attempts -----------------------------------------------------------------------------------------------
-
     async def _attempt_all(self) -> Outcome:
         failure: LegError | None = None
         self._order.fleet.retry_budget.earn()
@@ -126,7 +126,7 @@ class Call:
                 self._charge(error, "decode")
             finally:
                 placement.release()
-                self._release_lease()
+                self._leases.release_all()
         assert failure is not None, "the first placement excludes no worker"
         raise give_up(failure) from failure
 
@@ -160,7 +160,7 @@ class Call:
         failure.worker.note_failure(now_s)
         self._order.fleet.trials.note_fault(failure.worker.spec.template_revision)
         self._ledger.count_retry(leg)
-        self._end_span("leg_failed")
+        self._legs.close("leg_failed")
 
     def _count_split(self, placement: Placement, *, is_remote: bool) -> None:
         """Only local prefill that nobody wanted speaks against the fleet's disaggregation."""
@@ -169,8 +169,6 @@ class Call:
             fleet.remote_prefills += 1
         elif placement.reason in UNWANTED_LOCAL:
             fleet.local_prefills += 1
-
-    # --- prefill leg --------------------------------------------------------------------------------------------
 
     async def _prefill(self, placement: Placement) -> Mapping[str, Any] | None:
         """KV transfer parameters for the answering leg; None when that must prefill itself.
@@ -181,17 +179,61 @@ class Call:
         tries = 0
         while placement.prefill is not None:
             try:
-                result = await self._with_bearers(partial(self._prefill_once, placement.prefill))
+                result = await self._prefill_hedged(placement, placement.prefill)
             except LegError as failure:
                 self._charge(failure, "prefill")
                 tries += 1
                 self._next_prefill(placement, tries)
                 continue
-            placement.prefill.release()
+            if placement.prefill is not None:
+                placement.prefill.release()
             if result.kv_transfer_params is None:
                 placement.reason = "prefill_declined"
             return result.kv_transfer_params
         return None
+
+    async def _prefill_hedged(self, placement: Placement, claim: Claim) -> PrefillResult:
+        """On the worker of `claim`, and on another too where that is late; `placement` then holds the one that won."""
+        hedge = Hedge(partial(self._find_spare, placement), self._prefill_beside, self._hedge_after_s(claim))
+        try:
+            result = await self._with_bearers(partial(self._prefill_once, claim))
+        except asyncio.CancelledError:
+            if not hedge.has_won():
+                raise
+            result = hedge.take(placement)
+        except LegError as failure:
+            if not await hedge.outlives():
+                raise
+            self._charge(failure, "prefill")
+            result = hedge.take(placement)
+        finally:
+            hedge.stop()
+        if hedge.claim is not None and placement.prefill is not None:
+            self._ledger.count_hedge("won" if placement.prefill is hedge.claim else "lost")
+            self._leases.release_all(but=placement.prefill.worker)
+        return result
+
+    def _hedge_after_s(self, claim: Claim) -> float | None:
+        hedging, terms = self._order.fleet.hedging, claim.worker.fits.prefill.terms
+        hedging.earn()
+        return None if terms is None else hedging.wait_s(predict_prefill_s(claim, terms))
+
+    def _find_spare(self, placement: Placement) -> Claim | None:
+        """An idle prefill worker beside the one that is late, if one may be spent on it."""
+        fleet = self._order.fleet
+        claim = self._serving.placer.spare_prefill(fleet, self.errand, placement, self._clock())
+        if claim is None or fleet.hedging.spend():
+            return claim
+        claim.release()
+        return None
+
+    async def _prefill_beside(self, claim: Claim) -> PrefillResult:
+        self._ledger.count_hedge("begun")
+        try:
+            return await self._with_bearers(partial(self._prefill_once, claim, is_hedge=True))
+        except LegError as failure:
+            self._charge(failure, "prefill")
+            raise
 
     def _next_prefill(self, placement: Placement, tries: int) -> None:
         order, serving = self._order, self._serving
@@ -203,36 +245,38 @@ class Call:
             raise UpstreamFailedError("Prefill failed, and kvTransfer.onPrefillFailure is Fail.", code="prefill_failed")
         placement.replace_prefill(claim, "remote" if claim is not None else "prefill_failed")
 
-    async def _prefill_once(self, claim: Claim, bearer: str | None) -> PrefillResult:
+    async def _prefill_once(self, claim: Claim, bearer: str | None, *, is_hedge: bool = False) -> PrefillResult:
         order, serving, worker = self._order, self._serving, claim.worker
         body = build_prefill_body(self._ask, self._model)
-        leg_id, headers = self._next_leg("p", worker, bearer)
+        leg_id, headers = self._open_leg("p", worker, bearer, is_hedge=is_hedge)
         timeout_s = serving.rules.prefill_timeout_s(self.errand.tokens)
-        self._lease = (worker, leg_id)
+        self._leases.hold(leg_id, worker)
         is_alone = worker.running == 1
-        ahead_tokens = worker.backlog_tokens - claim.tokens
+        ahead_tokens, terms = ahead_of(claim), worker.fits.prefill.terms
+        foretold_s = 0.0 if terms is None else predict_prefill_s(claim, terms)
         began_s = self._clock()
         try:
             result = await run_prefill(serving.pool, worker, self._ask.api, headers, body, timeout_s)
         except LegError as failure:
             if not failure.reached:
-                self._lease = None
-            self._release_lease()
+                self._leases.forget(leg_id)
+            self._leases.release(leg_id)
             raise
         self._prefill_ended_s = now_s = self._clock()
         is_alone = is_alone and worker.running == 1
         self._ledger.observe("prefill", now_s - began_s)
         self._ledger.demand.prefilled(now_s, now_s - began_s if is_alone else None)
         learn_prefill(order.fleet, self.errand, worker, result.counts, ahead_tokens, (began_s, now_s))
-        self._take(worker, result)
-        self._end_span()
+        order.fleet.hedging.observe(foretold_s, now_s - began_s)
+        self._take(worker, leg_id, result)
+        self._legs.close()
         return result
 
-    def _take(self, worker: Worker, result: PrefillResult) -> None:
+    def _take(self, worker: Worker, leg_id: str, result: PrefillResult) -> None:
         worker.note_success()
         worker.hit_tokens.add(result.counts.cached, self._clock())
         if result.kv_transfer_params is None:
-            self._lease = None
+            self._leases.forget(leg_id)
         else:
             self._note_held(worker)
 
@@ -241,8 +285,6 @@ class Call:
         self._serving.catalog.note_cached(worker, self.errand.blocks)
         if self._adapter:
             worker.note_adapter(self._adapter)
-
-    # --- answering leg ------------------------------------------------------------------------------------------
 
     async def _serve(self, placement: Placement, params: Mapping[str, Any] | None) -> Outcome:
         """The leg that answers the client.
@@ -255,7 +297,7 @@ class Call:
         body = build_serving_body(self._ask, self._model, params)
 
         async def open_with(bearer: str | None) -> Answer:
-            _, headers = self._next_leg("d", worker, bearer)
+            _, headers = self._open_leg("d", worker, bearer)
             self._asked_s = self._clock()
             request = encode_request(b"POST", self._ask.api.target, worker.endpoint.authority, headers, body)
             return await open_answer(serving.pool, worker, request, serving.rules.first_byte_timeout_s)
@@ -334,7 +376,7 @@ class Call:
 
     def _on_first(self, placement: Placement) -> None:
         worker = placement.decode.worker
-        self._lease = None  # pulled, or given up by the decode worker itself
+        self._leases.forget_all()
         self._note_held(worker)
         now_s = self._clock()
         if self._prefill_ended_s is not None and placement.prefill is not None:
@@ -346,45 +388,12 @@ class Call:
         if self._order.trace is not None:
             self._order.trace.describe({FIRST_CHUNK_S: now_s - self._order.started_s})
 
-    # --- both legs ----------------------------------------------------------------------------------------------
-
     async def _with_bearers(self, attempt: Callable[[str | None], Awaitable[T]]) -> T:
-        """`attempt`, again with our other token where the worker refuses the first.
+        return await with_bearers(self._serving.keys.engine_tokens(self._order.fleet.spec), attempt)
 
-        While keys are rotated, pods take the new ones up one by one, at a time of the kubelet's choice.
-        """
-        first, *others = self._serving.keys.engine_tokens(self._order.fleet.spec)
-        try:
-            return await attempt(first)
-        except LegError as failure:
-            if failure.status != UNAUTHORIZED or not others:
-                raise
-        return await attempt(others[0])
-
-    def _next_leg(self, kind: str, worker: Worker, bearer: str | None) -> tuple[str, Headers]:
-        """A transport id that no other leg has had, and the headers of the leg."""
-        order, now_s = self._order, self._clock()
-        if not self._legs:
-            self._ledger.observe("overhead", now_s - order.started_s - self._queued_s)
-        self._legs += 1
-        leg_id = f"{self._id}-{kind}{self._legs:02d}"  # no id is part of another: workers search for it
-        remaining_s = order.deadline_s - now_s
-        headers = leg_headers(order.headers, transport_id=leg_id, bearer=bearer, remaining_s=remaining_s)
-        return leg_id, headers if order.trace is None else self._trace_leg(order.trace, kind, worker, headers)
-
-    def _trace_leg(self, trace: RequestTrace, kind: str, worker: Worker, headers: Headers) -> Headers:
-        self._span = trace.begin_leg(LEG_NAMES[kind], self._clock(), worker.name, worker.endpoint)
-        return traced_headers(headers, self._span)
-
-    def _end_span(self, failure: str | None = None) -> None:
-        span, trace = self._span, self._order.trace
-        if span is not None and trace is not None:
-            trace.end_leg(span, self._clock(), failure)
-
-    def _release_lease(self) -> None:
-        """Nobody will pull what a prefill worker may be keeping."""
-        if self._lease is None:
-            return
-        (worker, leg_id), self._lease = self._lease, None
-        bearers = self._serving.keys.engine_tokens(self._order.fleet.spec)
-        self._serving.spawn(release_lease(self._serving.pool, worker, bearers, leg_id))
+    def _open_leg(
+        self, kind: str, worker: Worker, bearer: str | None, *, is_hedge: bool = False
+    ) -> tuple[str, Headers]:
+        if not self._legs.count:
+            self._ledger.observe("overhead", self._clock() - self._order.started_s - self._queued_s)
+        return self._legs.open(kind, worker, bearer, is_hedge=is_hedge)

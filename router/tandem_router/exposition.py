@@ -46,6 +46,7 @@ class RouterCollector(Collector):
         yield counter("tokens", "Tokens as the engines counted them.", "kind", ((m, c.tokens) for m, c in models))
         yield counter("routes", "Decisions by reason.", "reason", ((m, c.routes) for m, c in models))
         yield counter("retries", "Legs tried elsewhere.", "leg", ((m, c.retries) for m, c in models))
+        yield counter("hedges", "Late prefills begun on a second worker.", "event", ((m, c.hedges) for m, c in models))
         refused = CounterMetricFamily(
             f"{PREFIX}refused", "Requests refused before they were accepted.", labels=["status"]
         )

@@ -11,6 +11,7 @@ from tandem_router.digests.messages import Sighting
 from tandem_router.errors import UnavailableError
 from tandem_router.http1.exchange import Endpoint, Exchange, WorkerLostError
 from tandem_router.policy.ejection import Ejection
+from tandem_router.policy.hedging import Hedging
 from tandem_router.policy.hit_trust import HitTrust
 from tandem_router.policy.learned import Terms, WorkerFits, typical_terms
 from tandem_router.policy.prefix_index import PrefixIndex, seed_of
@@ -39,6 +40,7 @@ class Capacity:
     default_slots: int = 256
     queue: QueueLimits = field(default_factory=QueueLimits)
     index_blocks: int = 65_536
+    hedge_share: float = 0.05
 
 
 class Worker:
@@ -229,6 +231,7 @@ class Fleet:
         self.queue: AdmissionQueue[Placement] = AdmissionQueue(capacity.queue)
         self.token_ratio = TokenRatio()
         self.retry_budget = RetryBudget()
+        self.hedging = Hedging(capacity.hedge_share)
         self.index_seed = seed_of(spec.uid)
         self.remote_prefills = 0
         self.local_prefills = 0

@@ -1,15 +1,26 @@
 """What the legs of a request teach about the workers that ran them."""
 
-from tandem_router.claims import Placement
+from tandem_router.claims import Claim, Placement
 from tandem_router.errand import Errand
 from tandem_router.fleets import Fleet, Worker
 from tandem_router.ledger import RequestLedger
-from tandem_router.policy.costs import decode_step_s, missing_tokens
+from tandem_router.policy.costs import decode_step_s, missing_tokens, prefill_s
+from tandem_router.policy.learned import Terms
 from tandem_router.serving import Order
 from tandem_router.token_counts import TokenCounts
 from tandem_router.trials import is_over
 
 MIN_SECONDS = 1e-4
+
+
+def ahead_of(claim: Claim) -> int:
+    """Tokens that its worker has to prefill before those of `claim`."""
+    return claim.worker.backlog_tokens - claim.tokens
+
+
+def predict_prefill_s(claim: Claim, terms: Terms) -> float:
+    """What the prefill of `claim` takes by what its worker has taught."""
+    return prefill_s(terms, ahead_of(claim), claim.tokens)
 
 
 def learn_prefill(

@@ -82,6 +82,10 @@ class RequestLedger:
         """A leg failed before the first byte and is tried elsewhere."""
         self._metrics.retries[leg] += 1
 
+    def count_hedge(self, event: str) -> None:
+        """A late prefill was begun on a second worker too, or that one won."""
+        self._metrics.hedges[event] += 1
+
     def mark_token(self, now_s: float) -> None:
         """Output reached the client's connection."""
         if self.first_token_s is None:

@@ -1,8 +1,8 @@
 """One leg of a request: the call to one worker, and what its answer means for the request."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from tandem_router import jsontext
 from tandem_router.apis.shape import Api
@@ -13,6 +13,7 @@ from tandem_router.http1.messages import Headers, Response, encode_request
 from tandem_router.http1.outbound import UpstreamPool
 from tandem_router.token_counts import TokenCounts, read_counts
 
+T = TypeVar("T")
 NOTHING_COUNTED = TokenCounts()
 RETRIABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
 UNAUTHORIZED = 401  # the token is ours, not the client's: another of ours may fit, and no client is told
@@ -46,6 +47,19 @@ class PrefillResult(NamedTuple):
 
     kv_transfer_params: Mapping[str, Any] | None
     counts: TokenCounts = NOTHING_COUNTED
+
+
+async def with_bearers(tokens: Sequence[str | None], attempt: Callable[[str | None], Awaitable[T]]) -> T:
+    """`attempt` with the first of `tokens`, and with the next where the worker refuses that.
+
+    While keys are rotated, pods take the new ones up one by one, at a time of the kubelet's choice.
+    """
+    try:
+        return await attempt(tokens[0])
+    except LegError as failure:
+        if failure.status != UNAUTHORIZED or len(tokens) < 2:
+            raise
+    return await attempt(tokens[1])
 
 
 async def run_prefill(

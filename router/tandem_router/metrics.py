@@ -59,6 +59,7 @@ class ModelMetrics:
     tokens: Counter[str] = field(default_factory=Counter)  # kind: prompt, cached, completion
     routes: Counter[str] = field(default_factory=Counter)  # reason of the decision: remote, or why local
     retries: Counter[str] = field(default_factory=Counter)  # by leg
+    hedges: Counter[str] = field(default_factory=Counter)  # prefills on a second worker: begun, won, lost
     inflight: int = 0
 
 

@@ -64,6 +64,16 @@ class Placer:
         chosen = decide_prefill(errand.want, prefills, errand.hits, self._draw()) if prefills else None
         return None if chosen is None else self._claim_prefill(fleet, errand, chosen)
 
+    def spare_prefill(self, fleet: Fleet, errand: Errand, placement: Placement, now_s: float) -> Claim | None:
+        """A prefill worker with nothing to do, beside the one of `placement`; None if there is none."""
+        group = fleet.roster.groups(now_s).get(placement.revision, NOBODY)
+        late = None if placement.prefill is None else placement.prefill.worker
+        decode = placement.decode.worker
+        idle = [one for one in group.prefills if one is not late and not one.running and not decode.given_up(one)]
+        prefills = [one for one in preferred(idle, errand, now_s) if not one.is_avoided(now_s)]
+        chosen = decide_prefill(errand.want, prefills, errand.hits, self._draw()) if prefills else None
+        return None if chosen is None else self._claim_prefill(fleet, errand, chosen)
+
     def look_up(self, fleet: Fleet, errand: Errand, now_s: float) -> None:
         """Bring what is known of the errand's prefix up to date."""
         if errand.blocks and now_s - errand.hits_s > HITS_STAY_S:

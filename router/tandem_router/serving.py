@@ -1,7 +1,7 @@
 """What requests are served with, and what is known of one before it is served."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from tandem_router.keys import KeyRing
 from tandem_router.placer import Placer
 from tandem_router.probes.prober import KVProber
 from tandem_router.reception import Reception
+from tandem_router.request_ids import request_ids
 from tandem_router.tracing.spans import RequestTrace
 
 
@@ -43,6 +44,7 @@ class Serving:
     reception: Reception
     prober: KVProber
     rules: RetryRules
+    ids: Iterator[str] = field(default_factory=request_ids)
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from tandem_api import labels
@@ -12,6 +13,8 @@ from tandem_router.digests.mesh import parse_address
 
 DEFAULT_KEYS_DIR = "/etc/tandem/router"
 REGION_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+BOUNDS = dict.fromkeys(("connect_timeout", "connects_at_once", "stall_timeout", "max_connections"), inf)
+BOUNDS |= {"trace_share": 1, "hedge_share": 1}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -38,6 +41,7 @@ class Settings:
     index_blocks: int
     min_remote_tokens: int
     retries: int
+    hedge_share: float
     prefill_timeout_s: float
     first_byte_timeout_s: float
     connect_timeout_s: float
@@ -251,6 +255,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--retries", type=int, default=2, metavar="N", help="per leg, before the first byte")
     group.add_argument(
+        "--hedge-share",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="of requests whose prefill may be begun on a second worker when late; 0: never (default: %(default)s)",
+    )
+    group.add_argument(
         "--prefill-timeout",
         type=float,
         default=30.0,
@@ -273,16 +284,10 @@ def _add_connection_limits(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=3.0,
         metavar="SECONDS",
-        help="after which a worker to which no connection can be made is given up; time for which the router itself "
-        "is late does not count (default: %(default)s)",
+        help="after which a worker that cannot be connected to is given up (default: %(default)s)",
     )
-    group.add_argument(
-        "--connects-at-once",
-        type=int,
-        default=64,
-        metavar="N",
-        help="new connections to one worker that are made at the same time, the others in turn (default: %(default)s)",
-    )
+    help_ = "new connections to one worker that are made at a time (default: %(default)s)"
+    group.add_argument("--connects-at-once", type=int, default=64, metavar="N", help=help_)
     group.add_argument(
         "--stall-timeout",
         type=float,
@@ -290,31 +295,28 @@ def _add_connection_limits(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="after which an answer that has begun and does not go on is given up (default: %(default)s)",
     )
-    group.add_argument(
-        "--max-connections",
-        type=int,
-        metavar="N",
-        help="of clients; requests on further ones are answered with 429 (default: half of the files that the "
-        "process may open)",
-    )
+    help_ = "of clients; further ones are answered with 429 (default: half of the files that may be open)"
+    group.add_argument("--max-connections", type=int, metavar="N", help=help_)
+
+
+def _refuse_out_of_bounds(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    for name, most in BOUNDS.items():
+        value = getattr(given, name)
+        if value is not None and not (0 < value < inf if most == inf else 0 <= value <= most):
+            wanted = "above 0" if most == inf else f"a share, from 0 to {most}"
+            parser.error(f"--{name.replace('_', '-')} must be {wanted}, and is {value}")
 
 
 def _refuse_contradictions(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Exits with a usage message that names the flag and the fix."""
     if (given.internal_tls_cert is None) != (given.internal_tls_key is None):
         parser.error("--internal-tls-cert and --internal-tls-key belong together: give both or neither")
-    if not 0 <= given.trace_share <= 1:
-        parser.error("--trace-share is a share: from 0 to 1")
     if (given.tls_cert is None) != (given.tls_key is None):
         parser.error("--tls-cert and --tls-key belong together: give both or neither")
     if given.internal_tls_ca is not None and given.internal_tls_cert is None:
         parser.error("--internal-tls-ca needs --internal-tls-cert and --internal-tls-key: peers ask for ours")
     if given.region and not REGION_NAME.fullmatch(given.region):
         parser.error("--region is a name of lower-case letters, digits and hyphens, as its InferenceRegion has")
-    for name in ("connect_timeout", "connects_at_once", "stall_timeout", "max_connections"):
-        value = getattr(given, name)
-        if value is not None and value <= 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0, and is {value}")
     for peer in given.peer:
         try:
             parse_address(peer)
@@ -326,6 +328,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
     """Settings from flags and environment; exits with a usage message when they are wrong."""
     parser = build_parser(env)
     given = parser.parse_args(arguments)
+    _refuse_out_of_bounds(parser, given)
     _refuse_contradictions(parser, given)
     return Settings(
         host=given.host,
@@ -346,6 +349,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str] = os.environ
         index_blocks=given.index_blocks,
         min_remote_tokens=given.min_remote_tokens,
         retries=given.retries,
+        hedge_share=given.hedge_share,
         prefill_timeout_s=given.prefill_timeout,
         first_byte_timeout_s=given.first_byte_timeout,
         connect_timeout_s=given.connect_timeout,

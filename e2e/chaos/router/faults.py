@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from zlib import crc32
 
 from unit.router.scripted import (
     Behaviour,
@@ -86,6 +87,11 @@ async def streams_end_early(seen: Seen, channel: Channel) -> None:
     await channel.end_stream()
 
 
+async def hang_now_and_then(seen: Seen, channel: Channel) -> None:
+    """One prompt in twenty is never answered: what hedging is for."""
+    await (answer if crc32(seen.body) % 20 else hang)(seen, channel)
+
+
 FAULTS = (
     Fault("none", answer),
     Fault("refuses connections", die, is_gone=True),
@@ -99,6 +105,7 @@ FAULTS = (
     Fault("answers 500", refuse(500)),
     Fault("answers 429", refuse(429)),
     Fault("prefill alone hangs", hang, hurts=("prefill",)),
+    Fault("prefill hangs now and then", hang_now_and_then, hurts=("prefill",)),
     Fault("decode alone dies", die, hurts=("decode",)),
     Fault("streams break after two tokens", streams_break, hurts=("decode",), before_first_byte=False),
     Fault("streams end without their end", streams_end_early, hurts=("decode",), before_first_byte=False),

@@ -81,7 +81,12 @@ fleets = st.lists(views, max_size=12).map(
 )
 halves = fleets.map(lambda rows: (rows[::2], rows[1::2]))
 hit_maps = st.dictionaries(st.integers(0, 11).map(lambda n: 1 << n), st.integers(1, 400))
-wants = st.builds(Want, tokens=sizes, tpot_s=st.none() | st.floats(0.001, 1.0), adapter=st.sampled_from(["", "lora"]))
+wants = st.builds(
+    lambda tokens, tpot_s, adapter: Want(tokens, tpot_s=tpot_s, adapter=adapter),
+    sizes,
+    st.none() | st.floats(0.001, 1.0),
+    st.sampled_from(["", "lora"]),
+)
 whole_reasons = st.none() | st.sampled_from(["n", "mixed"])
 RULES = PairingRules()
 
@@ -186,8 +191,9 @@ def test_a_short_prompt_is_prefilled_where_it_is_decoded_once_that_is_known_to_b
     prefills = [View(1, fits=LEARNED)]
     idle = View(2, fits=slow_to_move)
     assert decide_pair(Want(500), Choices(prefills, [idle]), {}, RULES, 0.0).reason == "cheaper"
-    unknown = replace(idle, fits=replace(slow_to_move, prefill=Fit()))
-    assert decide_pair(Want(500), Choices(prefills, [unknown]), {}, RULES, 0.0).reason == "remote"
+    for transfer_s, reason in ((0.04, "remote"), (0.5, "cheaper")):  # one never seen is taken for twice as slow
+        unknown = replace(idle, fits=replace(LEARNED, near=Fit((transfer_s, 0.0, 0.0)), prefill=Fit()))
+        assert decide_pair(Want(500), Choices(prefills, [unknown]), {}, RULES, 0.0).reason == reason
     long = decide_pair(Want(5000), Choices(prefills, [idle]), {}, RULES, 0.0)
     assert long.reason == "remote"
 
@@ -219,7 +225,7 @@ def test_under_pressure_a_prompt_waits_for_the_busy_worker_that_holds_it_while_i
     choices = Choices([holder, free], decodes)
     waiting = Want(6400, pressure=4.0, can_wait=True)
     assert decide_pair(waiting, choices, hits, RULES, 0.0) == Busy("affinity")
-    for want in (replace(waiting, can_wait=False), replace(waiting, pressure=0.0, tokens=200)):
+    for want in (waiting._replace(can_wait=False), waiting._replace(pressure=0.0, tokens=200)):
         assert decide_pair(want, choices, hits, RULES, 0.0).prefill is free
     assert decide_pair(waiting, choices, {}, RULES, 0.0).prefill is free
     assert decide_pair(waiting, Choices([holder], decodes), hits, RULES, 0.0) == Busy("prefill")
