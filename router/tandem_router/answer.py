@@ -77,9 +77,9 @@ class Answer:
             UpstreamError: the worker was lost; `writer.is_started` says whether the client has seen anything.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        events = EventStream(ask.api.stream, drop_usage=not ask.wants_usage, trail=trail)
         relay: EventRelay | AnswerRelay
         if self.is_stream:
+            events = EventStream(ask.api.stream, drop_usage=not ask.wants_usage, trail=trail)
             relay = EventRelay(writer, headers, events, done, on_first, on_event)
         else:
             relay = AnswerRelay(writer, self.head, headers, done, on_first, ask.api.read_usage)
@@ -89,8 +89,7 @@ class Answer:
             await done
         finally:
             writer.on_flow(None)
-        usage = relay.usage if isinstance(relay, AnswerRelay) else events.usage
-        return Relayed(usage, events.has_error)
+        return Relayed(relay.usage, relay.has_error)
 
 
 async def open_answer(pool: UpstreamPool, worker: Worker, request: bytes, timeout_s: float) -> Answer:

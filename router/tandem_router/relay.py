@@ -38,6 +38,16 @@ class EventRelay:
         self._on_event = on_event
         self.has_begun = False
 
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """Token counts that the stream has told."""
+        return self._events.usage
+
+    @property
+    def has_error(self) -> bool:
+        """The engine itself reported an error in the stream."""
+        return self._events.has_error
+
     def on_body(self, data: bytes) -> None:
         out = self._events.feed(data)
         if not out:
@@ -76,6 +86,8 @@ class EventRelay:
 
 class AnswerRelay:
     """Relays an answer that is one document: held until whole, unless it is too large for that."""
+
+    has_error = False  # an engine says so with a status
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ client read another client's tokens.
 
 import re
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Protocol
 
 from tandem_router.http1.messages import Headers, ResponseHead, connection_tokens, find_header
@@ -15,6 +16,7 @@ MAX_CHUNK_LINE_BYTES = 4 * 1024
 MAX_TRAILER_BYTES = 16 * 1024
 
 _HEADER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n\0]*)")  # RFC 9110 §5.6.2 token, colon, value
+KNOWN_LINE_BYTES = 128  # longer lines are parsed anew: they hardly come twice
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -236,7 +238,7 @@ def parse_head(block: bytes) -> ResponseHead:
         or rest[3:4] not in (b"", b" ")
     ):
         raise FramingError("malformed status line")
-    headers = [parse_header_line(line) for line in lines]
+    headers = [_known_line(line) if len(line) <= KNOWN_LINE_BYTES else parse_header_line(line) for line in lines]
     tokens = connection_tokens(headers)
     keep_alive = b"close" not in tokens and (version == b"HTTP/1.1" or b"keep-alive" in tokens)
     return ResponseHead(int(code), headers, keep_alive)
@@ -253,6 +255,12 @@ def parse_header_line(line: bytes) -> tuple[bytes, bytes]:
         raise FramingError("malformed header line, or control characters in its value")
     name, value = found.groups()
     return name, value.strip(b" \t")
+
+
+@lru_cache(maxsize=1024)
+def _known_line(line: bytes) -> tuple[bytes, bytes]:
+    """As `parse_header_line`: an engine sends the same few lines with every answer."""
+    return parse_header_line(line)
 
 
 def body_length(head: ResponseHead) -> int | None:
