@@ -109,7 +109,7 @@ async def test_the_region_endpoints_take_their_own_token_and_no_other(tmp_path):
     async with world(tmp_path, {"eu": 1, "us": 1}) as made:
         us = made["us"]
         (us.folder / "token").write_text("new-token\nregion-token-one\n")  # rotated: both are good
-        await us.until(lambda: us.router.border.tokens.accepts(b"new-token"))
+        us.router.border.tokens.refresh()
         for path in (PING_PATH, STREAM_PATH):
             for token in ("wrong", "new-token ", "eu", None):
                 if token != "new-token ":
@@ -237,7 +237,9 @@ async def test_what_waits_at_home_goes_elsewhere_when_home_loses_its_workers(tmp
             one.cancel()
 
 
-@pytest.mark.parametrize("way", ["there", "back", "both"])
+@pytest.mark.parametrize(
+    "way", [pytest.param("there", marks=pytest.mark.long), pytest.param("back", marks=pytest.mark.long), "both"]
+)
 async def test_a_partition_is_noticed_and_each_side_serves_its_own(tmp_path, way):
     async with world(tmp_path, {"eu": 1, "us": 1}) as made:
         wires = [made.wires["eu", "us"], made.wires["us", "eu"]]
@@ -293,6 +295,7 @@ async def test_a_peer_at_the_wrong_place_is_named_and_not_used(tmp_path):
         assert eu.peer("us").accepts(asyncio.get_running_loop().time()) == 0.0
 
 
+@pytest.mark.long
 async def test_a_far_region_is_known_and_its_way_is_measured_also_when_it_grows(tmp_path):
     async with world(tmp_path, {"eu": 0, "us": 1}) as made:
         wire, peer = made.wires["eu", "us"], made["eu"].peer("us")
