@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from tandem_router.ask import Ask
@@ -36,16 +36,15 @@ class Server(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """An answer whose first byte has come."""
+    """An answer whose first byte has come. `is_stream`: as server-sent events."""
 
     server: Server
     exchange: Exchange
     head: ResponseHead
+    is_stream: bool = field(init=False)
 
-    @property
-    def is_stream(self) -> bool:
-        """It comes as server-sent events."""
-        return (self.head.header(b"content-type") or b"").startswith(b"text/event-stream")
+    def __post_init__(self) -> None:
+        self.is_stream = (self.head.header(b"content-type") or b"").startswith(b"text/event-stream")
 
     def close(self) -> None:
         """Done with it; a worker that is still sending is cut off."""

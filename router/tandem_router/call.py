@@ -80,8 +80,8 @@ class Call:
         """
         task = asyncio.current_task()
         assert task is not None
-        # A timer of the loop, not asyncio.timeout, as every request has one and hardly any fires.
-        timer = self._serving.pool.loop.call_at(self._order.deadline_s, self._expire, task)
+        expire = partial(self._expire, task)
+        deadlines = self._serving.pool.deadlines.add(self._order.deadline_s, expire)
         try:
             return await self._attempt_all()
         except asyncio.CancelledError:
@@ -89,7 +89,7 @@ class Call:
                 raise
             raise DeadlineExceededError("The deadline of the request passed.", code="deadline_exceeded") from None
         finally:
-            timer.cancel()
+            deadlines.discard(expire)
             self._leases.release_all()
 
     def _expire(self, task: asyncio.Task[Any]) -> None:

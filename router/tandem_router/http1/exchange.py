@@ -87,6 +87,7 @@ class Exchange:
         self.head: ResponseHead | None = None
         self.is_ended = False
         self.is_paused = False
+        self.patience_s = 0.0  # for the first byte
         self.last_byte_s = monotonic()
 
     @property
@@ -133,10 +134,10 @@ class Exchange:
         if self._connection is not None:
             self._connection.abort()
 
-    def give_up(self, timeout_s: float) -> None:
+    def give_up(self) -> None:
         """No first byte has come in time; nothing if it has come after all."""
         if not self.has_begun:
-            self.fail(SilentError(f"no first byte within {timeout_s:g} s"))
+            self.fail(SilentError(f"no first byte within {self.patience_s:g} s"))
 
     def fail(self, error: UpstreamError) -> None:
         """End the exchange from outside: its worker is lost."""

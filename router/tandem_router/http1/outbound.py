@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from socket import SHUT_RDWR
 from typing import cast
 
+from tandem_router.http1.deadlines import Deadlines
 from tandem_router.http1.decoder import FramingError, ResponseDecoder
 from tandem_router.http1.dialing import Dialer
 from tandem_router.http1.exchange import ConnectError, ConnectionBrokenError, Endpoint, Exchange, SilentError, collect
@@ -16,7 +17,6 @@ from tandem_router.http1.reading import BufferedReader, new_read_buffer
 
 IDLE_REUSE_S = 4.0  # engines' HTTP servers close idle connections after 5 s
 MAX_IDLE_PER_ENDPOINT = 128
-SECOND_LOOK_S = 0.05  # what came while our loop stood still is read before a worker is given up
 
 
 def hang_up(transport: asyncio.Transport) -> None:
@@ -141,6 +141,7 @@ class UpstreamPool:
     ) -> None:
         self.loop, self.tls, self._server_name = loop, tls, server_name
         self.read_buffer = new_read_buffer()
+        self.deadlines = Deadlines(loop)
         self._dialer = Dialer(loop, rules.timeout_s, rules.at_once)
         self._idle: dict[Endpoint, deque[UpstreamConnection]] = {}
 
@@ -184,10 +185,10 @@ class UpstreamPool:
         connection.send(request, exchange)
         if inflight is not None:
             inflight.add(exchange)
-        timer = None
+        expire, bucket = exchange.give_up, None
         if timeout_s is not None:
-            # A timer of the loop, not asyncio.timeout: every leg of every request has one, and hardly any fires.
-            timer = self.loop.call_later(timeout_s, self._look_again, exchange, timeout_s)
+            exchange.patience_s = timeout_s
+            bucket = self.deadlines.add(self.loop.time() + timeout_s, expire)
         try:
             return exchange, await exchange.first_byte()
         except BaseException as error:
@@ -198,11 +199,8 @@ class UpstreamPool:
                 raise _StaleError(str(error)) from error
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _look_again(self, exchange: Exchange, timeout_s: float) -> None:
-        self.loop.call_later(SECOND_LOOK_S, exchange.give_up, timeout_s)
+            if bucket is not None:
+                bucket.discard(expire)
 
     async def fetch(
         self,
