@@ -15,7 +15,11 @@ from tandem_operator.rbac import ACCESS, Access, Scope
 
 pytestmark = pytest.mark.integration
 
-NEEDS_WORKERS = {"fleet/pods": {"patch"}}  # deletion costs: pods of KWOK say nothing of their load
+UNUSED_HERE = {
+    "fleet/pods": {"patch"},  # deletion costs: pods of KWOK say nothing of their load
+    "fleet/leaderworkersets": {"create", "delete", "list", "patch"},  # test_groups.py uses them
+    "fleet/leaderworkersets/scale": {"patch"},
+}
 STATUS = ("patch inferencedeployments/status", "patch workerpools/status", "create events")
 CHILDREN = Counter(
     {
@@ -118,8 +122,8 @@ def test_every_right_that_is_granted_is_used_and_the_other_way_round(
     stuck = {"replicas": 1, "podTemplate": {"nodeSelector": {"no": "node"}}}
     kube.apply(make_manifest("budget", decode=stuck))
     wait_until(lambda: "patch deployments/scale" in audit.writes(), 20)
-    for size in (16, 32, 48, 64, 80, 96):  # each a revision that is remembered, five of them for long
-        kube.apply(make_manifest("budget", engine={"type": "sim", "kvCache": {"blockSize": size}}))
+    for tokens in (16, 32, 48, 64, 80, 96):  # each a revision that is remembered, five of them for long
+        kube.apply(make_manifest("budget", engine={"type": "sim", "maxModelLen": tokens}))
         wait_until(lambda: len(kube.list("controllerrevisions")) >= 2, 10)
     kube.run("label", "--overwrite", "wpool/budget-decode", "tandem.dev/pool=somebody-elses")
     wait_until(lambda: "delete controllerrevisions" in audit.writes(), 30)
@@ -127,10 +131,15 @@ def test_every_right_that_is_granted_is_used_and_the_other_way_round(
     kube.apply(make_manifest("budget", prefill=None, decode={"replicas": 1}))
     wait_until(lambda: len(kube.list("wpool")) == 1, 30)
     kube.run("delete", "infd", "budget")
+    operator.stop()
+    region = {"apiVersion": "tandem.dev/v1alpha1", "kind": "InferenceRegion", "metadata": {"name": "us"}, "spec": {}}
+    Kube(installation.cluster, installation.home).apply(region)
+    with installation.replica("--region", "eu"):
+        wait_until(lambda: "patch inferenceregions/status" in map(str, audit.read()), 30)
     asked = audit.read()
     assert {str(a) for a in asked if a.code == 403} == set()
     missing = {describe(access): left for access in ACCESS if (left := find_unused(access, asked, installation))}
-    assert missing == NEEDS_WORKERS
+    assert missing == UNUSED_HERE
 
 
 def describe(access: Access) -> str:
