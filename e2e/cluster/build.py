@@ -11,9 +11,9 @@ import select
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ from cluster.golang import Toolchain, find_toolchain, install_toolchain
 from cluster.locks import exclusive_lock
 from cluster.places import Places
 from cluster.progress import Progress, Step
+from cluster.scratch import go_scratch
 
 GO_ENVIRONMENT = {
     "GOFLAGS": "-mod=readonly",
@@ -36,11 +37,12 @@ TICK_S = 1.0
 
 @dataclass(frozen=True)
 class Builder:
-    """One toolchain and one cache folder."""
+    """One toolchain and one cache folder; `scratch` tells Go where to compile."""
 
     places: Places
     toolchain: Toolchain
     jobs: int | None = None
+    scratch: Mapping[str, str] = field(default_factory=dict)
 
     def folder(self, family: Family) -> Path:
         return self.places.binaries / f"{family.name}-{self.key(family)}"
@@ -76,11 +78,16 @@ def build_families(builder: Builder, names: Iterable[str], progress: Progress) -
     While one family compiles, the sources of the next ones are fetched: the network waits for nobody.
     """
     names = list(names)
+    missing = find_missing(builder, names)
+    if not missing:
+        return {name: builder.folder(FAMILIES[name]) for name in names}
     ahead = ThreadPoolExecutor(1, "fetch-sources")
     try:
-        for name in find_missing(builder, names)[1:]:
+        for name in missing[1:]:
             ahead.submit(fetch_sources, builder, FAMILIES[name])
-        return {name: build_family(builder, FAMILIES[name], progress) for name in names}
+        with go_scratch() as scratch:
+            compiling = replace(builder, scratch=scratch)
+            return {name: build_family(compiling, FAMILIES[name], progress) for name in names}
     finally:
         ahead.shutdown(cancel_futures=True)
 
@@ -135,8 +142,8 @@ def compile_program(builder: Builder, family: Family, package: str, output: Path
     counts = BuildCounts()
     listing = run_go(builder, family, ["list", "-deps", package], counts, step)
     counts.packages = len(listing.split())
-    jobs = ["-p", str(builder.jobs)] if builder.jobs else []
-    flags = ["-v", "-trimpath", "-buildvcs=false", *jobs, "-ldflags", family.linker_flags()]
+    jobs = builder.jobs or (os.cpu_count() or 1) + 2  # while one waits for the disk, others compile
+    flags = ["-v", "-trimpath", "-buildvcs=false", "-p", str(jobs), "-ldflags", family.linker_flags()]
     run_go(builder, family, ["build", *flags, "-o", str(output), package], counts, step)
 
 
@@ -157,7 +164,7 @@ def run_go(builder: Builder, family: Family, arguments: list[str], counts: Build
         with subprocess.Popen(
             command,
             cwd=family.folder,
-            env={**os.environ, **GO_ENVIRONMENT},
+            env={**os.environ, **GO_ENVIRONMENT, **builder.scratch},
             stdin=subprocess.DEVNULL,
             stdout=answer,
             stderr=subprocess.PIPE,

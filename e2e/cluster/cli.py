@@ -80,7 +80,12 @@ def add_build(commands: Any) -> None:
         default=list(ALL),
         help=f"families to build; 'light' means {', '.join(CONTROL_PLANE)} (default: all)",
     )
-    build.add_argument("--jobs", type=parse_jobs, metavar="N", help="compile N packages at once (default: all cores)")
+    build.add_argument(
+        "--jobs",
+        type=parse_jobs,
+        metavar="N",
+        help="compile N packages at once (default: all cores, and two that wait for the disk)",
+    )
     build.set_defaults(run=run_build)
 
 
