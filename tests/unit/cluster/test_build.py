@@ -71,10 +71,10 @@ def test_a_build_is_done_once(builder: Builder) -> None:
 
 def test_go_runs_offline_of_the_users_settings_in_the_pinned_module(builder: Builder) -> None:
     """Pins cannot be changed by a build, whatever GOFLAGS the user has."""
-    build_family(builder, FAMILIES["etcd"], build_silent_progress())
+    build_family(replace(builder, jobs=3), FAMILIES["etcd"], build_silent_progress())
     listing, compilation = calls(builder)
     assert listing == f"list -deps go.etcd.io/etcd/server/v3|-mod=readonly|{MODULES / 'etcd'}"
-    assert compilation.startswith("build -v -trimpath -buildvcs=false -ldflags -s -w -o ")
+    assert compilation.startswith("build -v -trimpath -buildvcs=false -p 3 -ldflags -s -w -o ")
 
 
 def test_the_multi_call_binary_answers_to_all_its_names(builder: Builder) -> None:
