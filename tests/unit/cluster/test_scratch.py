@@ -18,12 +18,12 @@ def write_meminfo(folder: Path, available_kb: int) -> Path:
 
 def test_there_is_room_only_where_memory_is_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "NEEDED_BYTES", 1)
-    assert has_room(tmp_path, write_meminfo(tmp_path, 16 << 20))
+    assert has_room(tmp_path, write_meminfo(tmp_path, 20 << 20))
     assert not has_room(tmp_path, write_meminfo(tmp_path, 8 << 20))
-    assert not has_room(tmp_path / "none", write_meminfo(tmp_path, 16 << 20))
+    assert not has_room(tmp_path / "none", write_meminfo(tmp_path, 20 << 20))
     assert not has_room(tmp_path, tmp_path / "none")
     monkeypatch.setattr(scratch, "NEEDED_BYTES", 1 << 60)
-    assert not has_room(tmp_path, write_meminfo(tmp_path, 16 << 20))
+    assert not has_room(tmp_path, write_meminfo(tmp_path, 20 << 20))
 
 
 def test_folders_last_as_long_as_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
